@@ -1,0 +1,1 @@
+"""The core: exchanges, bindings, queues and consumers; synchronous, deterministic, without I/O."""

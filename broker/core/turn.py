@@ -1,0 +1,136 @@
+"""What is left to do before a turn of the loop ends.
+
+Whoever changes something says so here instead of acting at once: a queue that may have something to
+deliver, a session with bytes to send, a durable queue with settled messages to record.
+`broker.Broker` runs the turn, once for all that happened since the last one. Batching falls out of
+that shape; there is no timer in it. `wake` is called when the first thing of a turn is noted.
+
+Work that could be long is bounded per turn by a `Budget`, and what exceeds it stays noted for the
+next.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.core.consumer import Sink
+    from broker.core.queue import Queue, Remains
+
+
+class Budget:
+    """What one turn may still hand over."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self, messages: int, bytes_: int) -> None:
+        self.messages = messages
+        self.bytes = bytes_
+
+
+class Session(ABC):
+    """A connection as a turn sees it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def resume_input(self) -> None:
+        """Go on with input that exceeded the budget of an earlier turn."""
+
+    @abstractmethod
+    def store_advanced(self) -> None:
+        """The store is durable further than before; asked only of sessions in `Turn.waiting`."""
+
+    @abstractmethod
+    def alarms_changed(self) -> None:
+        """The node's alarms are others than before."""
+
+    @abstractmethod
+    def end_turn(self) -> None:
+        """Keep the promises that are due and write what there is to write."""
+
+
+class Turn:
+    """The notes of one node; see the module's theory."""
+
+    __slots__ = (
+        "_awake",
+        "inputs",
+        "outputs",
+        "queues",
+        "remains",
+        "settled",
+        "sinks",
+        "waiting",
+        "wake",
+    )
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self._awake = False
+        #: queues that may have something to deliver
+        self.queues: deque[Queue] = deque()
+        #: sinks that can accept again, with queues they refused
+        self.sinks: deque[Sink] = deque()
+        #: durable queues with settled messages not yet recorded
+        self.settled: list[Queue] = []
+        #: what purged and deleted queues left behind
+        self.remains: deque[Remains] = deque()
+        #: sessions with input left over
+        self.inputs: deque[Session] = deque()
+        #: sessions with promises or bytes due
+        self.outputs: list[Session] = []
+        #: sessions with promises that wait for the store
+        self.waiting: dict[Session, None] = {}
+
+    def note(self) -> None:
+        """Make sure that a turn will come."""
+        if not self._awake:
+            self._awake = True
+            self.wake()
+
+    def begin(self) -> None:
+        """A turn runs now: what is noted from here on asks for another."""
+        self._awake = False
+
+    def store_advanced(self) -> None:
+        """Tell every session that waits for the store."""
+        waiting, self.waiting = self.waiting, {}
+        for session in waiting:
+            session.store_advanced()
+
+    def record_settled(self) -> None:
+        """Append what was settled; before the store commits, and after anything it depends on."""
+        if self.settled:
+            settled, self.settled = self.settled, []
+            for queue in settled:
+                queue.record_settled()
+
+    def dispatch(self, budget: Budget) -> None:
+        """Let queues deliver, each in its turn, until the budget is used up."""
+        sinks = self.sinks
+        for _ in range(len(sinks)):
+            sink = sinks.popleft()
+            if not sink.retry(budget):
+                sink.noted = True
+                sinks.append(sink)
+                break
+        queues = self.queues
+        for _ in range(len(queues)):
+            if budget.messages <= 0 or budget.bytes <= 0:
+                break
+            queue = queues.popleft()
+            queue.noted = False
+            queue.dispatch(budget)
+        if queues or sinks:
+            self.note()
+
+    def drop_remains(self, count: int) -> None:
+        """Release up to `count` messages of purged and deleted queues."""
+        while self.remains and count > 0:
+            count -= self.remains[0].drop(count)
+            if not len(self.remains[0].entries):
+                self.remains.popleft()
+        if self.remains:
+            self.note()

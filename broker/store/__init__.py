@@ -1,0 +1,1 @@
+"""Storage behind `broker.core.store`."""
