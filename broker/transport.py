@@ -100,7 +100,7 @@ class Transport(asyncio.Protocol, Wire):
         """What the socket has not taken is part of what `flush` reports; nothing more to do."""
 
     def flush(self) -> None:
-        """Write the session's output, then heed what the session says of itself."""
+        """Write the session's output, then close or go on as the session says."""
         if self._lost:
             return
         session = self._session
@@ -109,7 +109,10 @@ class Transport(asyncio.Protocol, Wire):
             session.out = []
             size = self._write(out)
             session.flushed(size, self._socket.get_write_buffer_size())
-        self._heed()
+        if session.finished:
+            self._close()
+        else:
+            self._heed()
 
     def _write(self, pieces: list[bytes | memoryview]) -> int:
         """Write `pieces` in as few calls as pays; returns their octets."""
@@ -133,9 +136,6 @@ class Transport(asyncio.Protocol, Wire):
 
     def _heed(self) -> None:
         session = self._session
-        if session.finished:
-            self._close()
-            return
         if session.reading != self._reading:
             self._reading = session.reading
             if self._reading:

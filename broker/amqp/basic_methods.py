@@ -10,6 +10,7 @@ from broker.amqp import methods
 from broker.amqp.channel import Channel
 from broker.amqp.methods import table_of
 from broker.amqp.queue_methods import named_queue, queue_name
+from broker.core.arguments import QUORUM
 from broker.core.consumer import Consumer
 from broker.core.names import queue_resource
 from broker.core.reply import REPLY_TO
@@ -43,7 +44,7 @@ def _consume(channel: Channel, method: commands.Basic.Consume) -> None:
     if tag in channel.consumers:
         raise NotAllowed(f"attempt to reuse consumer tag '{tag}'")
     queue = named_queue(channel, method.queue)
-    if queue.arguments.queue_type == "quorum" and channel.global_prefetch:
+    if queue.arguments.queue_type == QUORUM and channel.global_prefetch:
         raise NotImplemented_(
             f"{queue_resource(queue.name, channel.vhost.name)} does not support global qos"
         )
@@ -104,6 +105,7 @@ def _get(channel: Channel, method: commands.Basic.Get) -> None:
     if name == REPLY_TO:
         raise NotFound(f"no {queue_resource(name, channel.vhost.name)}")
     queue = named_queue(channel, name)
+    channel.vhost.check_gettable(queue)
     entry = queue.get(method.no_ack)
     if entry is None:
         channel.reply(commands.Basic.GetEmpty, cluster_id="")

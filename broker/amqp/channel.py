@@ -39,7 +39,7 @@ from broker.core.reply import REPLY_TO
 from broker.core.routing import Route
 from broker.core.table import TableError
 from broker.core.transaction import Settlement, Transaction
-from broker.errors import InternalError, NotImplemented_, PreconditionFailed
+from broker.errors import NotImplemented_, PreconditionFailed, SyntaxError_
 
 if TYPE_CHECKING:
     from broker.amqp.connection import Connection
@@ -273,7 +273,7 @@ class Channel(Sink):
                 header_frame, flags, limits.header_depth_max, limits.header_fields_max
             )
         except (MalformedHeader, TableError, IndexError):
-            raise InternalError from None
+            raise SyntaxError_("malformed properties in content header") from None
 
     def _heed_properties(self, message: Message, found: Properties) -> list[bytes]:
         """Do what the properties of `message` ask for; returns its extra routing keys."""

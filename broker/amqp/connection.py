@@ -33,6 +33,7 @@ from broker.amqp.dispatch import HANDLERS
 from broker.amqp.frames import (
     BODY,
     CONTENT_HEAD,
+    CONTENT_HEADER_BYTES_MIN,
     FRAME_END,
     FRAME_HEAD,
     HEADER,
@@ -73,8 +74,6 @@ _ACK: Final = commands.Basic.Ack.index
 _CHANNEL_OPEN: Final = commands.Channel.Open.index
 _CHANNEL_CLOSE: Final = commands.Channel.Close.index
 _CHANNEL_CLOSE_OK: Final = commands.Channel.CloseOk.index
-_CONNECTION_CLASS: Final = 10
-_CHANNEL_CLASS: Final = 20
 
 #: How many different basic.publish frames of a connection are remembered.
 PUBLISHES_MAX: Final = 1024
@@ -129,6 +128,7 @@ class Connection(Session):
         "_blocked_sent",
         "_held_bytes",
         "_needed",
+        "_opened",
         "_parked",
         "_paused",
         "_pending",
@@ -243,8 +243,21 @@ class Connection(Session):
         self.deadline_ms = self.state_deadline_ms
         #: the wire is to be closed once the output is written
         self.finished = False
+        #: counted among the node's open connections
+        self._opened = False
         node.sessions[self] = None
         self.journal.accepted()
+
+    def opened(self, vhost: VirtualHost) -> None:
+        """The client may work in `vhost` from now on."""
+        self.vhost = vhost
+        self.state = State.RUNNING
+        self._opened = True
+        self.node.open_connections += 1
+        self.set_state_deadline(0)
+        self.journal.user = self.user.name
+        self.journal.vhost = vhost.name
+        self.journal.opened(self.client_provided_name())
 
     # Input.
 
@@ -260,7 +273,7 @@ class Connection(Session):
     def receive_data(self, data: bytes) -> None:
         """Handle what the client sent, however its frames were cut."""
         self.received_octets += len(data)
-        if self.state == State.CLOSED and self.finished:
+        if self.finished:
             return
         if self._pending or self._paused:
             self._pending += data
@@ -318,10 +331,11 @@ class Connection(Session):
             position = handshake.receive_protocol_header(self, data)
             if not position:
                 self._pending += data
+            if self.state == State.HEADER or self.finished:
                 return
         while not self._paused:
-            if length - position < OVERHEAD:
-                self._needed = OVERHEAD
+            if length - position < FRAME_HEAD.size:
+                self._needed = FRAME_HEAD.size
                 break
             kind, number, size = FRAME_HEAD.unpack_from(data, position)
             end = position + 7 + size
@@ -377,7 +391,7 @@ class Connection(Session):
                         and also == number
                         and class_id == 60
                         and not weight
-                        and 14 <= header_size <= self.frame_octets_max
+                        and CONTENT_HEADER_BYTES_MIN <= header_size <= self.frame_octets_max
                         and 0 < body_size <= self.frame_octets_max
                         and body_end < length
                         and data[header_end] == FRAME_END
@@ -399,7 +413,7 @@ class Connection(Session):
                         continue
             start, position = position, end + 1
             self._receive_frame(kind, number, data[start:position])
-            if self.state == State.CLOSED and self.finished:
+            if self.finished:
                 return
         if position < length:
             self._pending += data[position:]
@@ -413,9 +427,11 @@ class Connection(Session):
         if self.state < State.RUNNING:
             handshake.receive_frame(self, kind, number, payload)
             return
-        index = int.from_bytes(payload[:4], "big") if kind == METHOD else 0
+        index = int.from_bytes(payload[:4], "big") if kind == METHOD and len(payload) >= 4 else 0
         try:
-            if kind == METHOD and len(payload) < 4:
+            if (kind == METHOD and len(payload) < 4) or (
+                kind == HEADER and len(payload) < CONTENT_HEADER_BYTES_MIN
+            ):
                 raise FrameError(f"type {kind}, {octets(payload)}: unknown_frame")
             if number:
                 self._receive_channel_frame(kind, number, index, frame)
@@ -507,11 +523,9 @@ class Connection(Session):
         elif isinstance(method, commands.Connection.UpdateSecret):
             # Passwords do not expire, so there is nothing to update.
             self.send(methods.encode(commands.Connection.UpdateSecretOk, 0))
-        elif index >> 16 != _CONNECTION_CLASS:
+        else:
             state = "blocked" if self._blocked_sent else "running"
             raise ChannelError(f"unexpected method in connection state {state}")
-        else:
-            raise CommandInvalid("unimplemented method")
 
     def _decode(self, payload: bytes) -> base.Frame:
         return methods.decode(payload, self.table_limits)
@@ -549,10 +563,6 @@ class Connection(Session):
             raise UnexpectedFrame(
                 "expected content header for class 60, got non content header frame instead"
             )
-        if len(frame) < CONTENT_HEAD.size + 1:
-            payload = frame[7:-1]
-            self._refuse_frame(kind, payload, ": unknown_frame")
-            return
         class_id, weight, body_size, flags = CONTENT_HEAD.unpack_from(frame)[3:]
         if class_id != 60:
             raise UnexpectedFrame(
@@ -677,9 +687,7 @@ class Connection(Session):
             return
         state = "blocked" if self._blocked_sent else STATE_NAMES[self.state]
         self.journal.connection_error(state, number, index, error)
-        if isinstance(error, (FrameError, UnexpectedFrame)) and index >> 16 != 60:
-            index = 0
-        self._send_close(error, index)
+        self._send_close(error, 0 if isinstance(error, methods.MalformedText) else index)
 
     def close(self, reason: str) -> None:
         """Close the connection on behalf of the operator or a stopping broker."""
@@ -712,7 +720,7 @@ class Connection(Session):
         self.set_state_deadline(wait_ms)
 
     def _receive_while_closing(self, kind: int, number: int, payload: bytes) -> None:
-        if kind != METHOD or number or (self.state == State.CLOSED and self.finished):
+        if kind != METHOD or number:
             return
         index = int.from_bytes(payload[:4], "big")
         if index == commands.Connection.Close.index:
@@ -795,7 +803,9 @@ class Connection(Session):
         for channel in channels:
             if not channel.closing:
                 channel.release()
-        if self.state >= State.RUNNING:
+        if self._opened:
+            self._opened = False
+            self.node.open_connections -= 1
             self.vhost.release_owner(self)
 
     def lost(self) -> None:

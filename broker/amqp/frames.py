@@ -26,6 +26,8 @@ FRAME_HEAD: Final = Struct(">BHI")
 METHOD_HEAD: Final = Struct(">BHII")
 #: type, channel, size, class, weight, body size, flags: the fixed part of a header frame
 CONTENT_HEAD: Final = Struct(">BHIHHQH")
+#: The least a header frame carries: everything in front of the properties.
+CONTENT_HEADER_BYTES_MIN: Final = 14
 #: class << 16 | method, delivery tag, bits: basic.ack, basic.nack and basic.reject
 SETTLEMENT: Final = Struct(">IQB")
 SETTLEMENT_BYTES: Final = 13

@@ -223,15 +223,10 @@ def _open(connection: "Connection", method: commands.Connection.Open) -> None:
     node = connection.node
     name = method.virtual_host
     limit = connection.limits.connections_max
-    if limit and len(node.sessions) > limit:
+    if limit and node.open_connections >= limit:
         raise NotAllowed(f"connection refused: node connection limit ({limit}) is reached")
     vhost = node.vhosts.get(name)
     if vhost is None:
         raise NotAllowed(f"vhost {name} not found")
-    connection.vhost = vhost
-    connection.state = State.RUNNING
-    connection.set_state_deadline(0)
-    connection.journal.user = connection.user.name
-    connection.journal.vhost = name
-    connection.journal.opened(connection.client_provided_name())
+    connection.opened(vhost)
     connection.send(methods.encode(commands.Connection.OpenOk, 0, known_hosts=""))

@@ -83,6 +83,10 @@ class TableLimits:
         self.fields_max = fields_max
 
 
+class MalformedText(FrameError):
+    """A short string that is not UTF-8; RabbitMQ names no method for it."""
+
+
 def name_of(index: int) -> str:
     """`queue.declare` for 0x0032000A, as RabbitMQ's log has it; `none` for what is no method."""
     command = _COMMANDS.get(index)
@@ -120,7 +124,7 @@ def decode(payload: bytes, limits: TableLimits) -> base.Frame:
     except (IndexError, error, TableError):
         raise _undecodable(payload) from None
     except UnicodeDecodeError:
-        raise FrameError("Malformed UTF-8 in shortstr") from None
+        raise MalformedText("Malformed UTF-8 in shortstr") from None
     if at != len(payload):
         raise _undecodable(payload)
     return decoded

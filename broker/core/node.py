@@ -13,7 +13,17 @@ ALARMS = ("memory", "disk")
 class Node:
     """Vhosts by name, the sessions of the clients, alarms, and the seams handed to all of them."""
 
-    __slots__ = ("alarms", "clock", "ids", "name", "sessions", "store", "turn", "vhosts")
+    __slots__ = (
+        "alarms",
+        "clock",
+        "ids",
+        "name",
+        "open_connections",
+        "sessions",
+        "store",
+        "turn",
+        "vhosts",
+    )
 
     def __init__(self, name: str, clock: Clock, ids: Ids, store: Store, turn: Turn) -> None:
         #: as clients and tools see it, such as rabbit@host
@@ -25,6 +35,8 @@ class Node:
         self.vhosts: dict[str, VirtualHost] = {}
         #: the connections of clients, in the order they came
         self.sessions: dict[Session, None] = {}
+        #: how many of them have opened a vhost
+        self.open_connections = 0
         #: resources that run low, in the order of `ALARMS`; publishers are blocked meanwhile
         self.alarms: tuple[str, ...] = ()
 

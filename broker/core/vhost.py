@@ -6,6 +6,7 @@ errors comes first. `owner` is the connection that asks: exclusive queues belong
 """
 
 from broker.core.arguments import (
+    QUORUM,
     alternate_exchange,
     check_exchange_equivalent,
     check_property,
@@ -232,7 +233,9 @@ class VirtualHost:
         """
         kind = EXCHANGE_TYPES.get(type_name)
         if kind is None:
-            raise PreconditionFailed(f"unknown exchange type '{type_name}'")
+            # RabbitMQ tells words it knows from elsewhere apart; the empty one is sure to be.
+            known = "unknown" if type_name else "invalid"
+            raise PreconditionFailed(f"{known} exchange type '{type_name}'")
         self.check_not_default(name)
         resource = exchange_resource(name, self.name)
         existing = self.exchanges.get(name)
@@ -454,13 +457,23 @@ class VirtualHost:
             )
         return queue
 
+    def check_gettable(self, queue: Queue) -> None:
+        """Refuse basic.get behind the back of a single active consumer, with ResourceLocked."""
+        arguments = queue.arguments
+        if arguments.queue_type == QUORUM and arguments.single_active_consumer:
+            raise ResourceLocked(
+                f"cannot obtain access to locked {queue_resource(queue.name, self.name)}. "
+                "basic.get operations are not supported by quorum queues with single active "
+                "consumer"
+            )
+
     def check_deletable(self, queue: Queue, *, if_unused: bool, if_empty: bool) -> None:
         """Refuse a conditional deletion whose condition does not hold; emptiness comes first.
 
         Raises PreconditionFailed, and NotImplemented_ for quorum queues, which know no conditions.
         """
         resource = queue_resource(queue.name, self.name)
-        if queue.arguments.queue_type == "quorum" and (if_unused or if_empty):
+        if queue.arguments.queue_type == QUORUM and (if_unused or if_empty):
             flag = "if-unused" if if_unused else "if-empty"
             raise NotImplemented_(
                 f"cannot delete {resource}. queue.delete operations with {flag} flag set are not "
@@ -511,7 +524,9 @@ class VirtualHost:
         parsed = parse_consumer_arguments(
             arguments, queue.name, self.name, queue.arguments.queue_type
         )
-        if queue.exclusive_consumer or (exclusive and queue.consumers):
+        if queue.exclusive_consumer or (
+            exclusive and (queue.consumers or queue.arguments.single_active_consumer)
+        ):
             raise AccessRefused(f"{queue_resource(queue.name, self.name)} in exclusive use")
         consumer = Consumer(
             tag or self.new_consumer_tag(),
