@@ -15,8 +15,9 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from broker._version import __version__
-from broker.amqp.connection import Announcement, Connection, Peer
+from broker.amqp.connection import Connection
 from broker.amqp.limits import Limits
+from broker.amqp.peer import Announcement, Peer
 from broker.auth import Users
 from broker.config import Config
 from broker.core.clock import Clock

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from broker.amqp.connection import Connection, Peer, Wire
+from broker.amqp.connection import Connection
+from broker.amqp.peer import Peer, Wire
 from broker.core.clock import Clock
 
 #: Pieces of at least this many octets are handed to the socket as they are; joining smaller ones
@@ -104,10 +105,9 @@ class Transport(asyncio.Protocol, Wire):
         if self._lost:
             return
         session = self._session
-        out = session.out
-        if out:
-            session.out = []
-            size = self._write(out)
+        pieces = session.output.take()
+        if pieces:
+            size = self._write(pieces)
             session.flushed(size, self._socket.get_write_buffer_size())
         if session.finished:
             self._close()

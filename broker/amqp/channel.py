@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 from pamqp import base, commands
 
 from broker.amqp import methods
+from broker.amqp.content import Content, Publish
 from broker.amqp.frames import METHOD_HEAD, OVERHEAD, content_frames
+from broker.amqp.input import REPLIES
 from broker.amqp.promises import Begins, Confirms, Replies
 from broker.core.arguments import parse_expiration
 from broker.core.consumer import Consumer, Sink
@@ -36,7 +38,6 @@ from broker.core.properties import (
 )
 from broker.core.queue import Entry
 from broker.core.reply import REPLY_TO
-from broker.core.routing import Route
 from broker.core.table import TableError
 from broker.core.transaction import Settlement, Transaction
 from broker.errors import NotImplemented_, PreconditionFailed, SyntaxError_
@@ -59,35 +60,6 @@ DELIVERY_OVERHEAD: Final = 128
 _MODE_ONLY: Final = 0x1000
 
 
-class Publish:
-    """A basic.publish as it was parsed: what stays the same while a publisher repeats it."""
-
-    __slots__ = ("channel", "immediate", "mandatory", "route")
-
-    def __init__(self, channel: "Channel", route: Route, mandatory: bool, immediate: bool) -> None:
-        self.channel = channel
-        self.route = route
-        self.mandatory = mandatory
-        self.immediate = immediate
-
-
-class Content:
-    """A publish whose header and bodies are still arriving."""
-
-    __slots__ = ("body_size", "flags", "header_frame", "missing", "parts", "publish")
-
-    def __init__(self, publish: Publish) -> None:
-        self.publish = publish
-        #: b"" until the header has come
-        self.header_frame = b""
-        self.flags = 0
-        self.body_size = 0
-        #: octets of the body that have not come
-        self.missing = 0
-        #: None when the body is too large to be kept and only counted off
-        self.parts: list[bytes] | None = []
-
-
 class Channel(Sink):
     """One channel of a connection."""
 
@@ -95,6 +67,7 @@ class Channel(Sink):
         "_body_octets_max",
         "_body_open",
         "_header_open",
+        "_output",
         "closing",
         "committing",
         "confirms",
@@ -124,12 +97,13 @@ class Channel(Sink):
         self.connection = connection
         self.number = number
         self.vhost = connection.vhost
-        self.saturated = connection.saturated
-        self.accepting = not connection.congested
+        self._output = connection.output
+        self.saturated = connection.output.saturated
+        self.accepting = not connection.output.congested
         #: channel.close was sent; until close-ok comes everything else is ignored
         self.closing = False
-        #: frames held back since a publish met an alarm; None when there are none
-        self.parked: list[bytes] | None = None
+        #: a publish met an alarm: frames are held back
+        self.parked = False
         self.content: Content | None = None
         #: open, and nothing stands between it and its next method
         self.direct = True
@@ -176,13 +150,12 @@ class Channel(Sink):
     def park(self) -> None:
         """Hold back whatever comes from now on."""
         self.direct = False
-        self.parked = []
+        self.parked = True
 
-    def unpark(self) -> list[bytes]:
-        """The frames held back, to be handled now."""
-        parked, self.parked = self.parked, None
+    def unpark(self) -> None:
+        """Accept frames again."""
+        self.parked = False
         self.direct = self.content is None
-        return parked or []
 
     def publish(
         self,
@@ -263,7 +236,7 @@ class Channel(Sink):
             if confirms.add(position, connection.store.durable):
                 if not self.noted_promises:
                     connection.note_promises(self)
-            elif not self.connection.awaits_store:
+            else:
                 connection.await_store()
 
     def _peek(self, header_frame: bytes, flags: int) -> Properties:
@@ -339,12 +312,14 @@ class Channel(Sink):
         return b"".join((method, *frames))
 
     def _send_content(self, method: bytes, message: Message) -> None:
-        connection = self.connection
-        connection.out.append(method)
-        connection.out += content_frames(
+        output = self._output
+        output.pieces.append(method)
+        output.pieces += content_frames(
             self.number, message.header_frame, message.body_frame, self._body_octets_max
         )
-        connection.sent(len(method) + len(message.header_frame) + message.body_size)
+        output.count(len(method) + len(message.header_frame) + message.body_size)
+        if output.size_bytes > output.limit_bytes:
+            self.connection.congest()
 
     # Deliveries go out.
 
@@ -363,10 +338,10 @@ class Channel(Sink):
         head = consumer.deliver_heads.get(len(address))
         if head is None:
             head = self._deliver_head(consumer, len(address))
-        connection = self.connection
+        output = self._output
         size = message.body_size
         if not size:
-            connection.out += (
+            output.pieces += (
                 head,
                 _TAG.pack(tag, redelivered),
                 address,
@@ -374,7 +349,7 @@ class Channel(Sink):
                 message.header_frame,
             )
         elif size <= self._body_octets_max:
-            connection.out += (
+            output.pieces += (
                 head,
                 _TAG.pack(tag, redelivered),
                 address,
@@ -384,17 +359,17 @@ class Channel(Sink):
                 message.body_frame,
             )
         else:
-            connection.out += (head, _TAG.pack(tag, redelivered), address, b"\xce")
-            connection.out += content_frames(
+            output.pieces += (head, _TAG.pack(tag, redelivered), address, b"\xce")
+            output.pieces += content_frames(
                 self.number, message.header_frame, message.body_frame, self._body_octets_max
             )
-        connection.out_bytes = total = (
-            connection.out_bytes + size + len(message.header_frame) + DELIVERY_OVERHEAD
+        output.size_bytes = total = (
+            output.size_bytes + size + len(message.header_frame) + DELIVERY_OVERHEAD
         )
-        if not connection.noted_output:
-            connection.note_output()
-        if total > connection.out_bytes_high:
-            connection.congest()
+        if not output.noted:
+            output.note()
+        if total > output.limit_bytes:
+            self.connection.congest()
 
     def _deliver_head(self, consumer: Consumer, address_length: int) -> bytes:
         """What begins each basic.deliver to `consumer` with an address of that length."""
@@ -406,7 +381,7 @@ class Channel(Sink):
 
     def is_able(self) -> bool:
         limit = self.global_prefetch
-        return not self.connection.congested and (not limit or self.limited < limit)
+        return not self._output.congested and (not limit or self.limited < limit)
 
     def cancelled(self, consumer: Consumer) -> None:
         self.refused.pop(consumer, None)
@@ -494,6 +469,8 @@ class Channel(Sink):
             return
         self.replies.add(position, frames, begins)
         self.connection.await_store()
+        if len(self.replies) >= self.connection.limits.replies_waiting_max:
+            self.connection.pause(REPLIES)
 
     def keep_confirms(self) -> None:
         """Send the confirms that are due."""
@@ -520,6 +497,8 @@ class Channel(Sink):
             self.connection.send(frames)
             if begins is not None:
                 begins()
+        if len(self.replies) <= self.connection.limits.replies_waiting_max // 2:
+            self.connection.unpause(REPLIES)
 
     @property
     def awaits_store(self) -> bool:
@@ -531,7 +510,7 @@ class Channel(Sink):
     def release(self) -> None:
         """Undo what the channel holds: its consumers, then its unsettled deliveries."""
         self.content = None
-        self.parked = None
+        self.parked = False
         self.direct = False
         consumers, self.consumers = self.consumers, {}
         self.refused.clear()

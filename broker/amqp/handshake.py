@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from broker.amqp import methods, sasl
+from broker.amqp import input, methods, sasl
 from broker.amqp.frames import FRAME_BYTES_MIN, HEARTBEAT, METHOD, octets
 from broker.amqp.state import State
 from broker.core.table import Field, Table
+from broker.core.terms import bytes_term
 from broker.errors import AMQPError, ChannelError, LoginRefused, NotAllowed, UnexpectedFrame
 
 if TYPE_CHECKING:
@@ -42,20 +43,15 @@ CAPABILITIES: Final = (
 _FRAME_BYTES_UNLIMITED: Final = 2**31 - 1
 
 
-def receive_protocol_header(connection: "Connection", data: bytes) -> int:
-    """Look for the protocol header at the start of `data`; returns how much of it is used up."""
-    if len(data) < len(PROTOCOL_HEADER):
-        connection.need(len(PROTOCOL_HEADER))
-        return 0
-    header = data[: len(PROTOCOL_HEADER)]
+def receive_protocol_header(connection: "Connection", header: bytes) -> None:
+    """Answer the first eight octets of a client."""
     if header in (PROTOCOL_HEADER, _PROTOCOL_HEADER_0_9):
         connection.state = State.STARTING
         _send_start(connection)
     else:
-        connection.journal.dropped(f"{{bad_header,{header!r}}}")
+        connection.journal.dropped(f"{{bad_header,{bytes_term(header)}}}")
         connection.send(PROTOCOL_HEADER)
         connection.finish()
-    return len(PROTOCOL_HEADER)
 
 
 def _text(value: str) -> Field:
@@ -129,7 +125,7 @@ def _receive_start_ok(connection: "Connection", method: commands.Connection.Star
         connection.end_silently(f"{method.mechanism} login refused: {error}")
         return
     connection.state = State.AUTHENTICATING
-    connection.pause()
+    connection.pause(input.LOGIN)
     connection.authenticator.authenticate(
         name, password, connection.peer.is_loopback, connection.authenticated
     )
@@ -169,7 +165,7 @@ def finish_login(connection: "Connection", user: "User | None", reason: str) -> 
             heartbeat=limits.heartbeat_seconds,
         )
     )
-    connection.unpause()
+    connection.unpause(input.LOGIN)
 
 
 def _receive_tune_ok(connection: "Connection", method: commands.Connection.TuneOk) -> None:
