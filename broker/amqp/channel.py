@@ -68,6 +68,7 @@ class Channel(Sink):
         "_body_open",
         "_header_open",
         "_output",
+        "answered",
         "closing",
         "committing",
         "confirms",
@@ -102,6 +103,8 @@ class Channel(Sink):
         self.accepting = not connection.output.congested
         #: channel.close was sent; until close-ok comes everything else is ignored
         self.closing = False
+        #: a close of the client was answered, so that the number is free
+        self.answered = False
         #: a publish met an alarm: frames are held back
         self.parked = False
         self.content: Content | None = None

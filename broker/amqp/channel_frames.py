@@ -87,32 +87,44 @@ def _receive_without_channel(
     methods.decode(payload, connection.table_limits)
     if index != _OPEN:
         raise ChannelError("expected 'channel.open'")
+    _open(connection, number)
+
+
+def _open(connection: "Connection", number: int) -> None:
     limit = connection.channel_max
-    count = len(connection.channels)
-    if 0 < limit <= count:
-        connection.fail(
-            NotAllowed(
-                f"number of channels opened ({count}) has reached the negotiated channel_max "
-                f"({limit})"
-            ),
-            0,
-            0,
-        )
-        return
+    if 0 < limit <= len(connection.channels):
+        count = sum([not channel.answered for channel in connection.channels.values()])
+        if count >= limit:
+            connection.fail(
+                NotAllowed(
+                    f"number of channels opened ({count}) has reached the negotiated channel_max "
+                    f"({limit})"
+                ),
+                0,
+                0,
+            )
+            return
     channel = Channel(connection, number)
     connection.channels[number] = channel
     channel.reply(commands.Channel.OpenOk, channel_id=b"")
 
 
 def _receive_while_closing(connection: "Connection", channel: Channel, index: int) -> None:
-    """After channel.close only its answer counts, or a close of the client that crossed it."""
+    """Nothing counts on a channel that is closing but the end of it.
+
+    A close of the client may have crossed ours: it is answered, and then the number is free, but the
+    client still answers ours as well.
+    """
     if index == _CLOSE_OK:
         del connection.channels[channel.number]
     elif index == _CLOSE:
-        del connection.channels[channel.number]
+        channel.answered = True
         connection.send(methods.encode(commands.Channel.CloseOk, channel.number))
     elif index == _OPEN:
-        raise ChannelError("second 'channel.open' seen")
+        if not channel.answered:
+            raise ChannelError("second 'channel.open' seen")
+        del connection.channels[channel.number]
+        _open(connection, channel.number)
 
 
 def _receive_content(

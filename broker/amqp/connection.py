@@ -86,6 +86,7 @@ class Connection(Session):
 
     __slots__ = (
         "_blocked_sent",
+        "_closed_channels",
         "_input",
         "_opened",
         "_promising",
@@ -159,6 +160,8 @@ class Connection(Session):
         self.channels: dict[int, Channel] = {}
         #: what frames of basic.publish mean, by the frame without its end octet
         self._publishes: dict[bytes, Publish] = {}
+        #: channels the client closed in this turn
+        self._closed_channels: list[Channel] = []
         self._input = Input()
         #: messages times queues, since the input of this turn began
         self.work = 0
@@ -525,7 +528,10 @@ class Connection(Session):
         """channel.close of the client."""
         channel.keep_confirms()
         self._forget(channel)
-        del self.channels[channel.number]
+        # Until close-ok is written, what the client had sent behind its close is ignored.
+        channel.closing = True
+        channel.answered = True
+        self._closed_channels.append(channel)
         self.send(methods.encode(commands.Channel.CloseOk, channel.number))
 
     def _forget(self, channel: Channel) -> None:
@@ -606,6 +612,11 @@ class Connection(Session):
                 channel.keep_promises()
                 if channel.awaits_store:
                     self.await_store()
+        if self._closed_channels:
+            closed, self._closed_channels = self._closed_channels, []
+            for channel in closed:
+                if self.channels.get(channel.number) is channel:
+                    del self.channels[channel.number]
         self.output.noted = False
         self.wire.flush()
 
@@ -660,13 +671,13 @@ class Connection(Session):
         """Have the present state end after `wait_ms`; 0 for never."""
         self._state_deadline_ms = self.node.clock.now_ms() + wait_ms if wait_ms else 0
         self._rearm()
-        self.output.note()
 
     def _rearm(self) -> None:
         deadlines = [self._state_deadline_ms, self._saturated_until_ms]
         if self.heartbeat is not None:
             deadlines.append(self.heartbeat.deadline_ms())
         self.deadline_ms = min((each for each in deadlines if each), default=0)
+        self.output.note()
 
     def start_heartbeat(self, interval_seconds: int) -> None:
         """Begin to send heartbeats and to expect them."""
