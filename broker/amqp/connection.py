@@ -187,7 +187,6 @@ class Connection(Session):
         #: counted among the node's open connections
         self._opened = False
         node.sessions[self] = None
-        self.journal.accepted()
 
     def opened(self, vhost: VirtualHost) -> None:
         """The client may work in `vhost` from now on."""

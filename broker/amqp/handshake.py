@@ -47,6 +47,7 @@ def receive_protocol_header(connection: "Connection", header: bytes) -> None:
     """Answer the first eight octets of a client."""
     if header in (PROTOCOL_HEADER, _PROTOCOL_HEADER_0_9):
         connection.state = State.STARTING
+        connection.journal.accepted()
         _send_start(connection)
     else:
         connection.journal.dropped(f"{{bad_header,{bytes_term(header)}}}")

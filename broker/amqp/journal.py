@@ -44,10 +44,8 @@ class Journal:
         LOGGER.error(text, extra=self._extra)
 
     def accepted(self) -> None:
-        """A client connected; a probe that sends nothing is not worth more than debug."""
-        LOGGER.debug(
-            "accepting AMQP connection %s (%s)", self.process, self.name, extra=self._extra
-        )
+        """A client connected and began to speak; probes that say nothing are not logged."""
+        self.info(f"accepting AMQP connection {self.process} ({self.name})")
 
     def opened(self, connection_name: str | None) -> None:
         """The client is in."""

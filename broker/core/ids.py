@@ -19,7 +19,8 @@ class Ids:
         #: the last message id given; also the last sequence, as both come from one counter
         self.message_id = 0
         self.queue_id = 0
-        self.session_id = 0
+        #: of the last session; 1 is the broker itself in the log
+        self.session_id = 1
 
     def next_queue_id(self) -> int:
         """An id that no queue of this node had or will have."""
