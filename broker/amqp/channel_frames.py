@@ -112,8 +112,8 @@ def _open(connection: "Connection", number: int) -> None:
 def _receive_while_closing(connection: "Connection", channel: Channel, index: int) -> None:
     """Nothing counts on a channel that is closing but the end of it.
 
-    A close of the client may have crossed ours: it is answered, and then the number is free, but the
-    client still answers ours as well.
+    A close of the client may have crossed ours: it is answered, and then the number is free, but
+    the client still answers ours as well.
     """
     if index == _CLOSE_OK:
         del connection.channels[channel.number]

@@ -1,4 +1,4 @@
-"""The client at the other end of a connection, the wire between, and how the server presents itself."""
+"""The client at the other end of a connection, the wire between, and how we present ourselves."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

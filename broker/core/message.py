@@ -183,7 +183,9 @@ class Message:
         "holders",
         "message_id",
         "persistent",
+        "position",
         "priority",
+        "published_ms",
         "time_to_live_ms",
     )
 
@@ -212,6 +214,10 @@ class Message:
         self.time_to_live_ms = time_to_live_ms
         #: increasing over the node; given when the message is accepted
         self.message_id = 0
+        #: when it was accepted; 0 for a message that no store keeps
+        self.published_ms = 0
+        #: where the store has it
+        self.position = 0
         #: how many durable queues still hold it, counted only once the store knows it
         self.holders = 0
 

@@ -36,17 +36,6 @@ class Settled(Record):
         self.message_ids = message_ids
 
 
-class Purged(Record):
-    """A durable queue dropped its waiting messages up to a sequence, but for those delivered."""
-
-    __slots__ = ("kept", "queue_id", "up_to_sequence")
-
-    def __init__(self, queue_id: int, up_to_sequence: int, kept: Sequence[int]) -> None:
-        self.queue_id = queue_id
-        self.up_to_sequence = up_to_sequence
-        self.kept = kept
-
-
 class Committed(Record):
     """A transaction: its records survive together or not at all."""
 
@@ -144,3 +133,16 @@ class Unbound(BindingRecord):
     """A binding between two durable ends was removed."""
 
     __slots__ = ()
+
+
+class Stopped(Record):
+    """The broker stopped in good order, and these waiting messages had been delivered before.
+
+    The last record of a clean stop. Without it at the end of the history nobody can tell which
+    messages were delivered, so all are taken for redelivered.
+    """
+
+    __slots__ = ("redelivered",)
+
+    def __init__(self, redelivered: Sequence[int]) -> None:
+        self.redelivered = redelivered
