@@ -1,14 +1,15 @@
 """From the history to the present: what a broker has to bring back after a restart.
 
-The fold goes over the surviving records once, in order, and keeps the final state only: definitions by
-what names them, and for each queue the messages it still holds. The rules, and why they suffice:
+The fold goes over the surviving records once, in order, and keeps the final state only: definitions
+by what names them, and for each queue the messages it still holds. The rules, and why they suffice:
 
-- A later record for the same message replaces an earlier one. Cleaning copies a message forward before
-  it drops the original, so a crash in between leaves two of one id; the later names its holders.
-- A Settled takes a queue's hold on a message away. Segments go in order, so a Settled always outlives
-  the Published it cancels, and one that finds nothing has nothing to cancel.
-- What names a queue by an id that is gone is ignored: a queue declared again under the same name has
-  another id and inherits nothing.
+- A later record for the same message replaces an earlier one. Cleaning copies a message forward
+  before it drops the original, so a crash in between leaves two of one id; the later names its
+  holders.
+- A Settled takes a queue's hold on a message away. Segments go in order, so a Settled always
+  outlives the Published it cancels, and one that finds nothing has nothing to cancel.
+- What names a queue by an id that is gone is ignored: a queue declared again under the same name
+  has another id and inherits nothing.
 - Recovery never routes. Bindings and policies may have changed since; a message stays where it was.
 """
 

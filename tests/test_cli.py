@@ -1,0 +1,273 @@
+"""The command `leveret`, run as a user runs it: in a process of its own."""
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pamqp.base
+import pamqp.commands
+import pamqp.frame
+import pika
+import pika.exceptions
+import pytest
+
+from broker import __version__
+from broker.config import settings
+
+ROOT = Path(__file__).parent.parent
+MODULE = (sys.executable, "-m", "broker")
+WITHOUT_UVLOOP = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['uvloop'] = None; from broker.cli import main; main()",
+)
+READY = re.compile(
+    r"leveret (?P<version>\S+) \((pure Python|compiled)\) ready on "
+    r"(?P<addresses>.+); data (?P<data>.+)\n"
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    return subprocess.run([*MODULE, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+class Serving:
+    """A `leveret serve` that said it is ready."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.ready_line = process.stdout.readline()
+        ready = READY.fullmatch(self.ready_line)
+        assert ready, f"not a ready line: {self.ready_line!r}"
+        self.version, self.data = ready["version"], ready["data"]
+        self.addresses = ready["addresses"].split(", ")
+        self.port = int(self.addresses[0].rpartition(":")[2])
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end: exit code, and what else was written to stdout and stderr."""
+        stdout, stderr = self.process.communicate()
+        return self.process.returncode, stdout, stderr
+
+    def connect(self) -> pika.BlockingConnection:
+        """A client's connection."""
+        return pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self.port))
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, command: tuple[str, ...] = MODULE) -> Iterator[Serving]:
+    """Run `leveret serve` on a free port until the block ends."""
+    process = subprocess.Popen(
+        [*command, "serve", "--port", "0", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Serving(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+class SilentClient:
+    """A client that opens a connection and then never answers anything."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._input = b""
+        self._socket.sendall(b"AMQP\x00\x00\x09\x01")
+        self.expect(pamqp.commands.Connection.Start)
+        self._send(pamqp.commands.Connection.StartOk(response="\0guest\0guest"))
+        self.expect(pamqp.commands.Connection.Tune)
+        self._send(pamqp.commands.Connection.TuneOk(2047, 131072, 0))
+        self._send(pamqp.commands.Connection.Open())
+        self.expect(pamqp.commands.Connection.OpenOk)
+
+    def _send(self, method: pamqp.base.Frame) -> None:
+        self._socket.sendall(pamqp.frame.marshal(method, 0))
+
+    def expect(self, kind: type[pamqp.base.Frame]) -> None:
+        """Wait for the next method, which must be of this kind."""
+        while True:
+            size, _, frame = pamqp.frame.unmarshal(self._input)
+            if size > 0:
+                break
+            received = self._socket.recv(65536)
+            assert received, f"closed while waiting for {kind.__name__}"
+            self._input += received
+        self._input = self._input[size:]
+        assert isinstance(frame, kind)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file that is there, for paths that lead nowhere."""
+    path = tmp_path / "file"
+    path.touch()
+    return path
+
+
+def assert_refused(
+    result: subprocess.CompletedProcess[str], exit_code: int, *mentioned: str
+) -> None:
+    """The command said one sentence on stderr, with these words in it, and nothing else."""
+    assert result.returncode == exit_code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("leveret: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    for words in mentioned:
+        assert words in result.stderr
+
+
+def test_version_says_how_it_was_built() -> None:
+    """The version, and whether the core is compiled."""
+    result = run("--version")
+    assert re.fullmatch(
+        rf"leveret {re.escape(__version__)} \((pure Python|compiled)\)\n", result.stdout
+    )
+    assert result.returncode == 0
+
+
+def test_no_command_shows_the_help() -> None:
+    """`leveret` alone tells what it can do."""
+    result = run()
+    assert "serve" in result.stdout
+    assert result.returncode == 0
+
+
+def test_help_shows_options_as_they_are_declared() -> None:
+    """Help and defaults of the options are those of the settings."""
+    text = " ".join(run("serve", "--help").stdout.split())
+    for name in ("host", "port", "data_dir", "log_level", "log_format"):
+        assert f"--{name.replace('_', '-')}" in text
+        assert settings()[name].help.replace("`", "") in text
+    assert "[default: 127.0.0.1, ::1]" in text
+    assert "[default: 5672; 0<=x<=65535]" in text
+    assert "[default: :memory:]" in text
+
+
+def test_ready_line_says_where_and_how() -> None:
+    """One line on stdout: version, addresses with the port that was picked, data."""
+    with serving("--host", "127.0.0.1", "--data-dir", ":memory:") as server:
+        assert server.version == __version__
+        assert server.addresses == [f"127.0.0.1:{server.port}"]
+        assert server.port > 0
+        assert server.data == "in memory"
+        server.connect().close()
+
+
+def test_hosts_may_be_repeated() -> None:
+    """Every address asked for is listened on."""
+    with serving("--host", "127.0.0.1", "--host", "127.0.0.2") as server:
+        assert [address.partition(":")[0] for address in server.addresses] == [
+            "127.0.0.1",
+            "127.0.0.2",
+        ]
+
+
+@pytest.mark.parametrize("command", [MODULE, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_gracefully(command: tuple[str, ...], number: signal.Signals) -> None:
+    """Clients are told (320), the exit code is 0 and nothing more is written to stdout."""
+    with serving(command=command) as server:
+        connection = server.connect()
+        server.process.send_signal(number)
+        with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as closed:
+            connection.process_data_events(time_limit=None)
+        assert closed.value.reply_code == 320
+        exit_code, stdout, stderr = server.end()
+        assert (exit_code, stdout) == (0, "")
+        assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_forces_the_stop(number: signal.Signals, exit_code: int) -> None:
+    """A client that never answers the close cannot hold up who asks twice."""
+    with serving() as server, contextlib.closing(SilentClient(server.port)) as client:
+        server.process.send_signal(signal.SIGTERM)
+        client.expect(pamqp.commands.Connection.Close)
+        server.process.send_signal(number)
+        code, stdout, stderr = server.end()
+        assert (code, stdout) == (exit_code, "")
+        assert "Traceback" not in stderr
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    """Who started a second broker is told which address is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = run("serve", "--host", "127.0.0.1", "--port", port)
+    assert_refused(result, 1, f"127.0.0.1:{port}", "in use")
+
+
+def test_an_address_that_was_asked_for_must_exist() -> None:
+    """An address this machine does not have is an error when it was given."""
+    result = run("serve", "--host", "192.0.2.1", "--port", "0")
+    assert_refused(result, 1, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentioned"),
+    [
+        (("serve", "--prot", "1"), "--prot"),
+        (("serve", "--port", "many"), "--port"),
+        (("serve", "--port", "70000"), "--port"),
+        (("serve", "--log-format", "xml"), "--log-format"),
+        (("serve", "extra"), "extra"),
+        (("swerve",), "swerve"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(arguments: tuple[str, ...], mentioned: str) -> None:
+    """A mistake on the command line is named, with exit code 2."""
+    assert_refused(run(*arguments), 2, mentioned)
+
+
+def test_a_wrong_key_in_the_file_is_one_sentence(tmp_path: Path) -> None:
+    """The file, the key and the likely meaning are named."""
+    path = tmp_path / "leveret.toml"
+    path.write_text("prot = 5672\n")
+    result = run("serve", "--config", str(path))
+    assert_refused(result, 2, str(path), "'prot'", "'port'")
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    """A configuration file that was asked for must exist."""
+    path = tmp_path / "nothing.toml"
+    assert_refused(run("serve", "--config", str(path)), 2, str(path))
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    """The file gives the settings that no flag gives."""
+    path = tmp_path / "leveret.toml"
+    path.write_text('port = 1\nhost = ["127.0.0.2"]\ndata_dir = "/nowhere"\n')
+    with serving("--config", str(path), "--data-dir", ":memory:") as server:
+        assert server.addresses == [f"127.0.0.2:{server.port}"]
+        assert server.port != 1
+        assert server.data == "in memory"
+
+
+def test_an_unwritable_data_directory_is_one_sentence(file: Path) -> None:
+    """The sentence names the directory, with exit code 1."""
+    result = run("serve", "--port", "0", "--data-dir", str(file / "data"))
+    assert_refused(result, 1, "cannot write to the data directory", str(file / "data"))
+
+
+def test_a_data_directory_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    """Messages are kept in memory only, so a directory is not accepted as if it were used."""
+    path = tmp_path / "data"
+    result = run("serve", "--port", "0", "--data-dir", str(path))
+    assert_refused(result, 2, "in memory only", ":memory:", str(path))
+    assert not path.exists()
