@@ -9,12 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pamqp.base
-import pamqp.commands
-import pamqp.frame
 import pika
 import pika.exceptions
 import pytest
+from pamqp import commands
+from wire import WireClient
 
 from broker import __version__
 from broker.config import settings
@@ -76,40 +75,6 @@ def serving(*arguments: str, command: tuple[str, ...] = MODULE) -> Iterator[Serv
         finally:
             if process.poll() is None:
                 process.kill()
-
-
-class SilentClient:
-    """A client that opens a connection and then never answers anything."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._input = b""
-        self._socket.sendall(b"AMQP\x00\x00\x09\x01")
-        self.expect(pamqp.commands.Connection.Start)
-        self._send(pamqp.commands.Connection.StartOk(response="\0guest\0guest"))
-        self.expect(pamqp.commands.Connection.Tune)
-        self._send(pamqp.commands.Connection.TuneOk(2047, 131072, 0))
-        self._send(pamqp.commands.Connection.Open())
-        self.expect(pamqp.commands.Connection.OpenOk)
-
-    def _send(self, method: pamqp.base.Frame) -> None:
-        self._socket.sendall(pamqp.frame.marshal(method, 0))
-
-    def expect(self, kind: type[pamqp.base.Frame]) -> None:
-        """Wait for the next method, which must be of this kind."""
-        while True:
-            size, _, frame = pamqp.frame.unmarshal(self._input)
-            if size > 0:
-                break
-            received = self._socket.recv(65536)
-            assert received, f"closed while waiting for {kind.__name__}"
-            self._input += received
-        self._input = self._input[size:]
-        assert isinstance(frame, kind)
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        self._socket.close()
 
 
 @pytest.fixture
@@ -196,9 +161,10 @@ def test_a_signal_stops_gracefully(command: tuple[str, ...], number: signal.Sign
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_forces_the_stop(number: signal.Signals, exit_code: int) -> None:
     """A client that never answers the close cannot hold up who asks twice."""
-    with serving() as server, contextlib.closing(SilentClient(server.port)) as client:
+    with serving() as server, WireClient("127.0.0.1", server.port) as client:
+        client.handshake()
         server.process.send_signal(signal.SIGTERM)
-        client.expect(pamqp.commands.Connection.Close)
+        client.expect(0, commands.Connection.Close)
         server.process.send_signal(number)
         code, stdout, stderr = server.end()
         assert (code, stdout) == (exit_code, "")
