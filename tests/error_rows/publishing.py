@@ -133,12 +133,6 @@ CONFIRM_ROWS = [
         lambda s: s.call(confirm_select()).send(TX_COMMIT)),
     channel_error("ack-twice-in-tx", 406, "unknown delivery tag 1", Basic.Ack,
         lambda s: s.fetch(1).call(TX_SELECT).send(basic_ack(1), basic_ack(1))),
-    channel_error("partial-commit", 406, "partial tx completion", Tx.Commit,
-        lambda s: s.call(
-            queue_declare(s.q,
-                arguments=table(("x-max-length", "I", 1), ("x-overflow", "S", "reject-publish"))),
-            TX_SELECT)
-            .publish("", s.q).publish("", s.q).send(TX_COMMIT)),
     connection_error("command-while-committing", 504,
         "unexpected command while processing 'tx.commit'", Queue.Declare,
         lambda s: s.call(queue_declare(s.q, durable=True), TX_SELECT)
