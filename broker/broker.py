@@ -23,8 +23,12 @@ from broker.config import Config
 from broker.core.clock import Clock
 from broker.core.ids import Ids
 from broker.core.node import Node
+from broker.core.records import Delivered, Stopped
 from broker.core.store import Store
 from broker.core.turn import Budget, Turn
+from broker.core.vhost import VirtualHost
+from broker.store.engine import FileLogEngine
+from broker.store.log import LogStore
 from broker.store.memory import MemoryStore
 from broker.transport import Transport, listen
 
@@ -32,6 +36,9 @@ LOGGER: Final = logging.getLogger("broker")
 
 #: Messages of purged and deleted queues released in one turn.
 _REMAINS_PER_TURN: Final = 5000
+
+#: Recovered messages whose contents are read in one go.
+_RECOVERED_TOGETHER: Final = 2000
 
 _SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
 
@@ -75,8 +82,11 @@ class Broker:
         self.addresses: list[tuple[str, int]] = []
         self._ids = Ids(secrets.token_bytes)
         self._turn = Turn(self._wake)
-        self._store = store if store is not None else MemoryStore()
+        self._store = store if store is not None else self._open_store()
+        self._store.on_commit = self._turn.record_settled
         self._store.on_durable = self._store_advanced
+        #: done with a sentence when the broker cannot go on; there from `start` on
+        self.failed: asyncio.Future[str]
         self._node = Node(
             self.config.cluster_name or f"rabbit@{socket.gethostname().partition('.')[0]}",
             self._clock,
@@ -132,18 +142,80 @@ class Broker:
     # Life.
 
     async def start(self) -> None:
-        """Open the store, then the listeners.
+        """Open the store, bring back what it has, then open the listeners.
 
-        Raises `broker.transport.ListenError` with a sentence for the operator.
+        Raises `broker.transport.ListenError` or `broker.store.errors.StoreError`, each with a
+        sentence for the operator.
         """
         self._loop = asyncio.get_running_loop()
+        self.failed = self._loop.create_future()
         await self._store.start()
         try:
+            await self._recover()
             await self._listen()
         except BaseException:
             self._close_listeners()
             await self._store.close()
             raise
+
+    def _open_store(self) -> Store:
+        if self.config.data_dir is None:
+            return MemoryStore()
+        engine = FileLogEngine(
+            self.config.data_dir, segment_bytes=self.config.segment_bytes, warn=LOGGER.warning
+        )
+        return LogStore(engine, self._fail)
+
+    def _fail(self, sentence: str) -> None:
+        """The history cannot be kept: stop at once rather than promise what may not hold."""
+        LOGGER.critical("%s", sentence)
+        if not self.failed.done():
+            self.failed.set_result(sentence)
+        self.abort()
+
+    async def _recover(self) -> None:
+        """Bring back what the store has, in the order of the things that need each other."""
+        assert self._loop is not None, "called by start"
+        state = await self._loop.run_in_executor(None, self._store.recover)
+        self._ids.message_id = state.last_message_id
+        self._ids.queue_id = state.last_queue_id
+        for exchange in state.exchanges.values():
+            self._vhost(exchange.vhost).restore_exchange(exchange)
+        queues = {
+            queue_id: self._vhost(declared.vhost).restore_queue(declared)
+            for queue_id, declared in state.queues.items()
+        }
+        for bound in state.bindings.values():
+            self._vhost(bound.vhost).restore_binding(bound)
+        message_ids = sorted(state.messages)
+        for start in range(0, len(message_ids), _RECOVERED_TOGETHER):
+            portion = [
+                state.messages.pop(message_id)
+                for message_id in message_ids[start : start + _RECOVERED_TOGETHER]
+            ]
+            await self._store.fetch([record.message for record in portion])
+            for record in portion:
+                message = record.message
+                if not message.header_frame:
+                    continue
+                for queue_id in sorted(record.queue_ids):
+                    queues[queue_id].restore(
+                        message, state.is_redelivered(queue_id, message.message_id)
+                    )
+
+    def _vhost(self, name: str) -> VirtualHost:
+        """The vhost called `name`, which may have been another default when it was recorded."""
+        return self._node.vhosts.get(name) or self._node.add_vhost(name)
+
+    def _record_stop(self) -> None:
+        """Say which waiting messages were delivered before, so that the next start knows."""
+        for vhost in self._node.vhosts.values():
+            for queue in vhost.queues.values():
+                if queue.durable:
+                    message_ids = queue.delivered_before()
+                    if message_ids:
+                        self._store.append(Delivered(queue.queue_id, message_ids))
+        self._store.append(Stopped())
 
     async def _listen(self) -> None:
         config = self.config
@@ -178,7 +250,11 @@ class Broker:
             except TimeoutError:
                 LOGGER.warning("%d connections did not close in time", len(self._transports))
         self.abort()
+        for left in list(self._node.sessions):
+            left.lost()
         self._turn.record_settled()
+        if not self.failed.done():
+            self._record_stop()
         await self._store.close()
 
     def abort(self) -> None:

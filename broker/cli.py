@@ -12,10 +12,8 @@ import dataclasses
 import importlib.util
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -25,6 +23,7 @@ from broker import logs
 from broker._version import __version__
 from broker.broker import Broker
 from broker.config import Config, ConfigError, settings
+from broker.store.errors import StoreError
 
 EXIT_USAGE = 2
 EXIT_SIGNAL = 128
@@ -45,8 +44,8 @@ def main() -> NoReturn:
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def setting_option(name: str) -> Callable[[Command], Command]:
-    """A click option for the setting `name`."""
+def setting_option(name: str, default: str | None = None) -> Callable[[Command], Command]:
+    """A click option for the setting `name`; `default` says in words what is not a constant."""
     declared = settings()[name]
     if declared.choices:
         kind: click.ParamType[Any] = click.Choice(declared.choices)
@@ -61,7 +60,7 @@ def setting_option(name: str) -> Callable[[Command], Command]:
         multiple=declared.many,
         default=declared.none if declared.default is None else declared.default,
         help=declared.help.replace("`", ""),
-        show_default=True,
+        show_default=default or True,
     )
 
 
@@ -80,7 +79,7 @@ def leveret(context: click.Context, version: bool) -> None:
 @leveret.command()
 @setting_option("host")
 @setting_option("port")
-@setting_option("data_dir")
+@setting_option("data_dir", "the state directory of the user")
 @click.option("--config", metavar="FILE", help="TOML file with settings; flags win over it.")
 @setting_option("log_level")
 @setting_option("log_format")
@@ -92,8 +91,9 @@ def serve(context: click.Context, /, config: str | None, **flags: Any) -> int:
         for name, value in flags.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    settled = dataclasses.replace(Config.load(config) if config else Config(), **given)
-    _check_data_dir(settled)
+    directory = _default_data_dir()
+    loaded = Config.load(config, data_dir=directory) if config else Config(data_dir=directory)
+    settled = dataclasses.replace(loaded, **given)
     logs.configure(settled.log_level, settled.log_format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settled))
@@ -105,10 +105,12 @@ async def _serve(config: Config) -> int:
     with _signals() as (stop, forced):
         try:
             await broker.start()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             raise click.ClickException(str(error)) from error
         click.echo(_ready_line(broker, config))
-        await stop
+        await asyncio.wait((stop, broker.failed), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            raise click.ClickException(broker.failed.result())
         stopping = asyncio.ensure_future(broker.stop())
         await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED)
         if forced.done() and not stopping.done():
@@ -144,24 +146,12 @@ def _signals() -> Iterator[tuple[asyncio.Future[int], asyncio.Future[int]]]:
             signal.signal(number, handler)
 
 
-def _check_data_dir(config: Config) -> None:
-    """Refuse a data directory: this version stores nothing, so it must not look as if it did."""
-    if config.data_dir is None:
-        return
-    directory = Path(config.data_dir).absolute()
-    try:
-        while not directory.exists() and directory != directory.parent:
-            directory = directory.parent
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot write to the data directory {config.data_dir}: {error.strerror or error}"
-        ) from error
-    raise ConfigError(
-        "this version keeps messages in memory only; use --data-dir :memory:, "
-        f"not {config.data_dir}"
-    )
+def _default_data_dir() -> str:
+    """Where this user's data is kept on this platform when nobody says otherwise."""
+    # Imported here because only a start without --data-dir needs it.
+    import platformdirs
+
+    return platformdirs.user_state_dir("leveret", appauthor=False)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

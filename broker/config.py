@@ -73,6 +73,10 @@ class Config:
         None, "Directory for what outlives a restart; `:memory:` keeps nothing.", none=":memory:"
     )
 
+    segment_bytes: int = setting(
+        64 * MIB, "Size of one file of the log; the log is cleaned file by file.", minimum=64 * KIB
+    )
+
     log_level: str = setting(
         "info",
         "Least severe log lines that are written.",
@@ -193,8 +197,11 @@ class Config:
         return bool(getattr(self, name) == settings()[name].default)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Config":
+    def load(cls, path: str | Path, **defaults: Any) -> "Config":
         """Read the settings in the TOML file at `path`; the others keep their defaults.
+
+        Arguments:
+            defaults: values for settings that the file does not give, instead of the declared ones.
 
         Raises `ConfigError` naming the file when it cannot be read, is not TOML, or holds an
         unknown key or a value that does not fit.
@@ -206,7 +213,8 @@ class Config:
         except ValueError as error:  # not UTF-8, or not TOML
             raise ConfigError(f"{path} is not a TOML file: {error}") from error
         try:
-            return cls(**{key: _find(key).parse(value) for key, value in document.items()})
+            given = {key: _find(key).parse(value) for key, value in document.items()}
+            return cls(**{**defaults, **given})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 

@@ -23,7 +23,7 @@ class RunningBroker:
         self.url = broker.url
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run `function` on the broker's loop, where the core may be touched, and return its result."""
+        """The result of `function`, run on the broker's loop, where the core may be touched."""
         result: Future[Result] = Future()
 
         def run() -> None:

@@ -1,6 +1,7 @@
 """The command `leveret`, run as a user runs it: in a process of its own."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -60,11 +61,18 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, command: tuple[str, ...] = MODULE) -> Iterator[Serving]:
-    """Run `leveret serve` on a free port until the block ends."""
+def serving(
+    *arguments: str,
+    command: tuple[str, ...] = MODULE,
+    data_dir: str | None = ":memory:",
+    environment: dict[str, str] | None = None,
+) -> Iterator[Serving]:
+    """Run `leveret serve` on a free port until the block ends; data_dir None gives no such flag."""
+    given = ["--data-dir", data_dir] if data_dir is not None else []
     process = subprocess.Popen(
-        [*command, "serve", "--port", "0", *arguments],
+        [*command, "serve", "--port", "0", *given, *arguments],
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,12 +129,12 @@ def test_help_shows_options_as_they_are_declared() -> None:
         assert settings()[name].help.replace("`", "") in text
     assert "[default: 127.0.0.1, ::1]" in text
     assert "[default: 5672; 0<=x<=65535]" in text
-    assert "[default: :memory:]" in text
+    assert "[default: (the state directory of the user)]" in text
 
 
 def test_ready_line_says_where_and_how() -> None:
     """One line on stdout: version, addresses with the port that was picked, data."""
-    with serving("--host", "127.0.0.1", "--data-dir", ":memory:") as server:
+    with serving("--host", "127.0.0.1") as server:
         assert server.version == __version__
         assert server.addresses == [f"127.0.0.1:{server.port}"]
         assert server.port > 0
@@ -175,13 +183,13 @@ def test_a_port_in_use_is_one_sentence() -> None:
     """Who started a second broker is told which address is taken."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        result = run("serve", "--host", "127.0.0.1", "--port", port)
+        result = run("serve", "--host", "127.0.0.1", "--port", port, "--data-dir", ":memory:")
     assert_refused(result, 1, f"127.0.0.1:{port}", "in use")
 
 
 def test_an_address_that_was_asked_for_must_exist() -> None:
     """An address this machine does not have is an error when it was given."""
-    result = run("serve", "--host", "192.0.2.1", "--port", "0")
+    result = run("serve", "--host", "192.0.2.1", "--port", "0", "--data-dir", ":memory:")
     assert_refused(result, 1, "192.0.2.1")
 
 
@@ -219,7 +227,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     """The file gives the settings that no flag gives."""
     path = tmp_path / "leveret.toml"
     path.write_text('port = 1\nhost = ["127.0.0.2"]\ndata_dir = "/nowhere"\n')
-    with serving("--config", str(path), "--data-dir", ":memory:") as server:
+    with serving("--config", str(path)) as server:
         assert server.addresses == [f"127.0.0.2:{server.port}"]
         assert server.port != 1
         assert server.data == "in memory"
@@ -228,12 +236,33 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 def test_an_unwritable_data_directory_is_one_sentence(file: Path) -> None:
     """The sentence names the directory, with exit code 1."""
     result = run("serve", "--port", "0", "--data-dir", str(file / "data"))
-    assert_refused(result, 1, "cannot write to the data directory", str(file / "data"))
+    assert_refused(result, 1, str(file / "data"), "Not a directory")
 
 
-def test_a_data_directory_is_refused_rather_than_ignored(tmp_path: Path) -> None:
-    """Messages are kept in memory only, so a directory is not accepted as if it were used."""
-    path = tmp_path / "data"
-    result = run("serve", "--port", "0", "--data-dir", str(path))
-    assert_refused(result, 2, "in memory only", ":memory:", str(path))
-    assert not path.exists()
+def test_a_data_directory_outlives_the_broker(tmp_path: Path) -> None:
+    """What is durable is there again after a stop, and the ready line says where it is kept."""
+    path = str(tmp_path / "data")
+    with serving(data_dir=path) as server:
+        assert server.data == f"in {path}"
+        connection = server.connect()
+        connection.channel().queue_declare("kept", durable=True)
+        connection.close()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+    with serving(data_dir=path) as server:
+        declared = server.connect().channel().queue_declare("kept", passive=True)
+        assert declared.method.queue == "kept"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable is that of Linux")
+def test_data_is_kept_with_the_state_of_the_user_by_default(tmp_path: Path) -> None:
+    """Without --data-dir, data is durable in the state directory, and the ready line says where."""
+    with serving(data_dir=None, environment={"XDG_STATE_HOME": str(tmp_path)}) as server:
+        assert server.data == f"in {tmp_path / 'leveret'}"
+
+
+def test_a_second_broker_on_a_data_directory_is_one_sentence(tmp_path: Path) -> None:
+    """Two brokers would spoil each other's log."""
+    with serving(data_dir=str(tmp_path)):
+        result = run("serve", "--port", "0", "--data-dir", str(tmp_path))
+        assert_refused(result, 1, str(tmp_path), "another broker")

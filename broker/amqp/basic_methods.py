@@ -22,9 +22,7 @@ def _qos(channel: Channel, method: commands.Basic.Qos) -> None:
     if method.prefetch_size:
         raise NotImplemented_(f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
-        channel.global_prefetch = method.prefetch_count
-        channel.limited = len(channel.unacked)
-        channel.limited_from_tag = channel.last_delivery_tag
+        channel.limit_together(method.prefetch_count)
     else:
         # RabbitMQ: a limit per consumer takes a channel-wide one away.
         channel.prefetch_count = method.prefetch_count

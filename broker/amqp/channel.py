@@ -433,6 +433,14 @@ class Channel(Sink):
         for number in tags:
             self.settle(number, False, settlement)
 
+    def limit_together(self, prefetch_count: int) -> None:
+        """Limit what all consumers of the channel hold; whatever is outstanding now counts."""
+        self.global_prefetch = prefetch_count
+        # What is settled in a transaction is outstanding until it commits.
+        transaction = self.transaction
+        self.limited = len(self.unacked) + (0 if transaction is None else len(transaction.tags))
+        self.limited_from_tag = self.last_delivery_tag
+
     def unlimit(self, tag: int, entry: Entry) -> None:
         """`entry` no longer counts against the channel-wide limit."""
         if entry.consumer is not None or tag <= self.limited_from_tag:
@@ -450,9 +458,10 @@ class Channel(Sink):
         """Give every unsettled delivery back to its queue (basic.recover, the channel's end)."""
         unacked, self.unacked = self.unacked, {}
         self.lowest_unacked = self.last_delivery_tag + 1
-        self.limited = 0
         for tag in sorted(unacked):
             entry = unacked[tag]
+            if self.global_prefetch:
+                self.unlimit(tag, entry)
             entry.queue.requeue(entry)
         self.reconsider(self.connection.turn)
 

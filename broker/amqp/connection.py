@@ -525,7 +525,7 @@ class Connection(Session):
 
     def close_channel(self, channel: Channel) -> None:
         """channel.close of the client."""
-        channel.keep_confirms()
+        channel.keep_promises()
         self._forget(channel)
         # Until close-ok is written, what the client had sent behind its close is ignored.
         channel.closing = True
@@ -711,7 +711,8 @@ class Connection(Session):
         self._ignore_input()
         self.heartbeat = None
         self.finished = True
-        self.output.note()
+        self._state_deadline_ms = self._saturated_until_ms = 0
+        self._rearm()
 
 
 def _reply_text(error: AMQPError) -> str:

@@ -83,7 +83,8 @@ class Output:
 
     def has_drained(self) -> bool:
         """Whether so little is left that a congested connection may go on."""
-        return self.limit_bytes - self.size_bytes > self._high_bytes // 2
+        # At exactly half the socket is below its own mark already, and will not report again.
+        return self.limit_bytes - self.size_bytes >= self._high_bytes // 2
 
     def flushed(self, octets: int, backlog_bytes: int) -> None:
         """The wire took `octets` and now holds `backlog_bytes` that the peer has not read."""

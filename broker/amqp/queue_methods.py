@@ -111,9 +111,9 @@ def _binding(
 
 
 def _purge(channel: Channel, method: commands.Queue.Purge) -> None:
-    count = named_queue(channel, method.queue).purge()
+    count, position = named_queue(channel, method.queue).purge()
     if not method.nowait:
-        channel.reply(commands.Queue.PurgeOk, message_count=count)
+        channel.reply(commands.Queue.PurgeOk, position, message_count=count)
 
 
 def _delete(channel: Channel, method: commands.Queue.Delete) -> None:

@@ -26,7 +26,14 @@ class Binding:
     with the arguments sorted by name, so that the order a client sent them in makes no difference.
     """
 
-    __slots__ = ("arguments", "destination", "identity", "routing_key", "source")
+    __slots__ = (
+        "arguments",
+        "declared_position",
+        "destination",
+        "identity",
+        "routing_key",
+        "source",
+    )
 
     def __init__(
         self, source: str, destination: Destination, routing_key: bytes, arguments: Table
@@ -36,6 +43,8 @@ class Binding:
         self.routing_key: Final = routing_key
         self.arguments: Final = arguments
         self.identity: Final = (routing_key, arguments.sorted_raw())
+        #: log position of its declaration, which whoever makes it again waits for
+        self.declared_position = 0
 
     def __repr__(self) -> str:
         return f"Binding({self.source!r}, {self.destination!r}, {self.routing_key!r})"

@@ -84,9 +84,16 @@ class Sink(ABC):
                 self.accepting = False
                 return False
             consumer = next(iter(self.refused))
-            del self.refused[consumer]
-            consumer.queue.resume(consumer)
-            consumer.queue.dispatch(budget)
+            queue = consumer.queue
+            if len(queue.consumers) == 1:
+                del self.refused[consumer]
+                queue.resume(consumer)
+            else:
+                # Those of one queue together: priority and turn decide among them.
+                for each in [each for each in self.refused if each.queue is queue]:
+                    del self.refused[each]
+                    queue.resume(each)
+            queue.dispatch(budget)
         return True
 
 

@@ -20,6 +20,8 @@ from typing import Final
 from broker.core.table import check_table
 
 FRAME_END: Final = 0xCE
+#: Octets of the frame form around a payload.
+FRAME_OVERHEAD: Final = 5
 
 # Where things lie in a header in frame form: u32 length, u16 class, u16 weight, u64 body size, u16
 # flags, then the properties in the order of their flags (standard, section 2.3.5.2).
@@ -107,7 +109,7 @@ def peek_properties(
         flags: its property flags.
         table_depth_max, table_fields_max: limits of the headers table.
 
-    Raises MalformedHeader or `broker.core.table.TableError`.
+    Raises MalformedHeader or `broker.core.table.TableError`, or IndexError when it ends early.
     """
     found = Properties()
     frame = header_frame

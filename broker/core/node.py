@@ -42,7 +42,7 @@ class Node:
 
     def add_vhost(self, name: str) -> VirtualHost:
         """Make a vhost with its predeclared exchanges."""
-        vhost = VirtualHost(name, self.ids, self.store, self.turn)
+        vhost = VirtualHost(name, self.ids, self.store, self.turn, self.clock)
         self.vhosts[name] = vhost
         return vhost
 

@@ -15,7 +15,7 @@ from broker.core.binding import Destination
 from broker.core.consumer import Consumer, Rotation
 from broker.core.message import Message
 from broker.core.ready import Ready
-from broker.core.records import Settled
+from broker.core.records import Purged, Settled
 from broker.core.store import Store
 from broker.core.turn import Budget, Turn
 
@@ -53,7 +53,7 @@ class Remains:
         """Release up to `count` messages and return how many it were."""
         dropped = min(count, len(self.entries))
         for _ in range(dropped):
-            self.queue.settle(self.entries.pop().message)
+            self.queue.let_go(self.entries.pop().message)
         return dropped
 
 
@@ -157,6 +157,22 @@ class Queue(Destination):
         self.ready_bytes += entry.message.body_size
         self.note()
 
+    def restore(self, message: Message, redelivered: bool) -> None:
+        """Take a message back after a restart; called in the order of their ids."""
+        entry = Entry(self, message, message.message_id)
+        entry.redelivered = redelivered
+        self.ready.push(entry)
+        self.ready_count += 1
+        self.ready_bytes += message.body_size
+
+    def delivered_before(self) -> list[int]:
+        """The waiting messages that were delivered before, for the last record of a clean stop."""
+        return [
+            entry.message.message_id
+            for entry in self.ready.entries()
+            if entry.redelivered and entry.message.persistent
+        ]
+
     # Messages go out.
 
     def note(self) -> None:
@@ -221,8 +237,7 @@ class Queue(Destination):
     def ack_recorded(self, entry: Entry) -> None:
         """Like `ack` or `reject` for an entry whose settlement is in the history already."""
         self._returned(entry)
-        if self.durable and entry.message.persistent:
-            self._let_go(entry.message)
+        self.let_go(entry.message)
 
     def _returned(self, entry: Entry) -> None:
         self.unacked_count -= 1
@@ -244,12 +259,14 @@ class Queue(Destination):
                     self._turn.settled.append(self)
                     self._turn.note()
                 self._settled_ids.append(message.message_id)
-            self._let_go(message)
+            self.let_go(message)
 
-    def _let_go(self, message: Message) -> None:
-        message.holders -= 1
-        if not message.holders:
-            self._store.release(message)
+    def let_go(self, message: Message) -> None:
+        """Like `settle` for a message whose settlement is in the history already."""
+        if self.durable and message.persistent:
+            message.holders -= 1
+            if not message.holders:
+                self._store.release(message)
 
     def record_settled(self) -> None:
         """Append what was settled in this turn as one record."""
@@ -287,21 +304,38 @@ class Queue(Destination):
 
     # The end.
 
-    def purge(self) -> int:
-        """Drop what waits and return how many it were; unacknowledged messages stay."""
+    def purge(self) -> tuple[int, int]:
+        """Drop what waits; unacknowledged messages stay.
+
+        Returns how many messages it were, and the position that makes it so.
+        """
         count = self.ready_count
+        position = 0
         if count:
-            self._turn.remains.append(Remains(self, self.ready.detach()))
-            self._turn.note()
-            self.ready_count = 0
-            self.ready_bytes = 0
-        return count
+            if self.durable:
+                # One record for all of them, so that they go together or not at all.
+                ids = [
+                    entry.message.message_id
+                    for entry in self.ready.entries()
+                    if entry.message.persistent
+                ]
+                if ids:
+                    position = self._store.append(Purged(self.queue_id, ids))
+            self._detach()
+        return count, position
+
+    def _detach(self) -> None:
+        self._turn.remains.append(Remains(self, self.ready.detach()))
+        self._turn.note()
+        self.ready_count = 0
+        self.ready_bytes = 0
 
     def delete(self) -> list[Consumer]:
         """Drop everything and return the consumers to be told, in the order they came."""
         self.record_settled()
         self.deleted = True
-        self.purge()
+        if self.ready_count:
+            self._detach()
         consumers = list(self.consumers)
         for consumer in consumers:
             self.remove_consumer(consumer)

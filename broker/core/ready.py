@@ -52,6 +52,10 @@ class Ready:
                 return heappop(self._returned)[1]
         return self._arrived.popleft()
 
+    def entries(self) -> list["Entry"]:
+        """Everything that waits, in no particular order."""
+        return [*self._arrived, *[entry for _, entry in self._returned]]
+
     def detach(self) -> "Ready":
         """Take everything at once, whatever its number; what is detached is dropped in steps."""
         detached = Ready()

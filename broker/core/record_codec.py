@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from struct import Struct, error
 from typing import Final
 
-from broker.core.message import Message
+from broker.core.message import FRAME_OVERHEAD, Message
 from broker.core.records import (
     Bound,
-    Committed,
+    Counters,
+    Delivered,
     ExchangeDeclared,
     ExchangeDeleted,
     Published,
@@ -24,10 +25,11 @@ from broker.core.records import (
     QueueDeleted,
     Record,
     Settled,
+    Started,
     Stopped,
     Unbound,
 )
-from broker.core.table import Table
+from broker.core.table import Table, TableError
 
 PUBLISHED: Final = 1
 SETTLED: Final = 2
@@ -37,8 +39,12 @@ EXCHANGE_DECLARED: Final = 5
 EXCHANGE_DELETED: Final = 6
 BOUND: Final = 7
 UNBOUND: Final = 8
+#: Holds whole framed records, so what encodes and decodes it is the storage.
 COMMITTED: Final = 9
 STOPPED: Final = 10
+COUNTERS: Final = 11
+DELIVERED: Final = 12
+STARTED: Final = 13
 
 #: The version of every kind so far.
 VERSION: Final = 1
@@ -48,8 +54,6 @@ _PUBLISHED_HEAD: Final = Struct(">QQHHI")
 #: the same with its one queue id behind
 _PUBLISHED_ONE: Final = Struct(">QQHHIQ")
 _QUEUE: Final = Struct(">Q")
-#: kind, version, length of a record inside another
-_INNER: Final = Struct(">BBI")
 
 
 class UnreadableRecord(ValueError):
@@ -60,15 +64,10 @@ def encode(record: Record) -> tuple[int, bytes]:
     """The kind and the payload of `record`."""
     if isinstance(record, Published):
         return PUBLISHED, encode_published(record)
-    if isinstance(record, Settled):
+    if isinstance(record, Settled | Delivered):
         ids = record.message_ids
-        return SETTLED, Struct(f">QI{len(ids)}Q").pack(record.queue_id, len(ids), *ids)
-    if isinstance(record, Committed):
-        parts: list[bytes] = []
-        for inner in record.records:
-            kind, payload = encode(inner)
-            parts += (_INNER.pack(kind, VERSION, len(payload)), payload)
-        return COMMITTED, b"".join(parts)
+        kind = SETTLED if isinstance(record, Settled) else DELIVERED
+        return kind, Struct(f">QI{len(ids)}Q").pack(record.queue_id, len(ids), *ids)
     writer = _Writer()
     if isinstance(record, QueueDeclared):
         kind = QUEUE_DECLARED
@@ -76,7 +75,7 @@ def encode(record: Record) -> tuple[int, bytes]:
         writer.flags(record.auto_delete).table(record.arguments)
     elif isinstance(record, QueueDeleted):
         kind = QUEUE_DELETED
-        writer.number(record.queue_id)
+        writer.text(record.vhost).number(record.queue_id).text(record.name)
     elif isinstance(record, ExchangeDeclared):
         kind = EXCHANGE_DECLARED
         writer.text(record.vhost).text(record.name).text(record.type_name)
@@ -88,10 +87,14 @@ def encode(record: Record) -> tuple[int, bytes]:
         kind = BOUND if isinstance(record, Bound) else UNBOUND
         writer.text(record.vhost).text(record.source).text(record.destination)
         writer.flags(record.to_queue).octets(record.routing_key).table(record.arguments)
+    elif isinstance(record, Counters):
+        kind = COUNTERS
+        writer.number(record.message_id).number(record.queue_id)
+    elif isinstance(record, Started):
+        kind = STARTED
     else:
         assert isinstance(record, Stopped), f"a record of kind {type(record).__name__} has a layout"
         kind = STOPPED
-        writer.numbers(record.redelivered)
     return kind, writer.payload()
 
 
@@ -126,7 +129,7 @@ def decode(kind: int, version: int, payload: bytes) -> Record:
         raise UnreadableRecord(f"record of kind {kind} has version {version}, not {VERSION}")
     try:
         return _decode(kind, payload)
-    except (IndexError, error, UnicodeDecodeError) as cause:
+    except (IndexError, error, TableError) as cause:
         raise UnreadableRecord(f"record of kind {kind} does not add up: {cause}") from None
 
 
@@ -134,23 +137,22 @@ def _decode(kind: int, payload: bytes) -> Record:
     if kind == PUBLISHED:
         return decode_published(payload)
     reader = _Reader(payload)
+    record = _decode_other(kind, reader)
+    reader.check_end()
+    return record
+
+
+def _decode_other(kind: int, reader: "_Reader") -> Record:
     if kind == SETTLED:
         return Settled(reader.number(), reader.numbers())
-    if kind == COMMITTED:
-        records: list[Record] = []
-        at = 0
-        while at < len(payload):
-            inner, version, length = _INNER.unpack_from(payload, at)
-            at += _INNER.size
-            records.append(decode(inner, version, payload[at : at + length]))
-            at += length
-        return Committed(records)
+    if kind == DELIVERED:
+        return Delivered(reader.number(), reader.numbers())
     if kind == QUEUE_DECLARED:
         vhost, queue_id, name = reader.text(), reader.number(), reader.text()
         flags = reader.flags()
         return QueueDeclared(vhost, queue_id, name, bool(flags & 1), reader.table())
     if kind == QUEUE_DELETED:
-        return QueueDeleted(reader.number())
+        return QueueDeleted(reader.text(), reader.number(), reader.text())
     if kind == EXCHANGE_DECLARED:
         vhost, name, type_name = reader.text(), reader.text(), reader.text()
         flags = reader.flags()
@@ -164,21 +166,33 @@ def _decode(kind: int, payload: bytes) -> Record:
         flags = reader.flags()
         made = Bound if kind == BOUND else Unbound
         return made(vhost, source, destination, bool(flags & 1), reader.octets(), reader.table())
+    if kind == COUNTERS:
+        return Counters(reader.number(), reader.number())
+    if kind == STARTED:
+        return Started()
     if kind == STOPPED:
-        return Stopped(reader.numbers())
+        return Stopped()
     raise UnreadableRecord(f"unknown record kind {kind}")
 
 
 def decode_published(payload: bytes) -> Published:
-    """The message in `payload`; its properties are not peeked at."""
+    """The message in `payload`; its properties are not peeked at.
+
+    Raises IndexError or `struct.error` when it does not add up.
+    """
     message_id, published_ms, count, address_length, body_size = _PUBLISHED_HEAD.unpack_from(
         payload
     )
     at = _PUBLISHED_HEAD.size
-    queue_ids = Struct(f">{count}Q").unpack_from(payload, at)
+    if count == 1:
+        queue_ids = _QUEUE.unpack_from(payload, at)
+    else:
+        queue_ids = Struct(f">{count}Q").unpack_from(payload, at)
     at += 8 * count
     header_at = at + address_length
-    body_at = header_at + 5 + int.from_bytes(payload[header_at : header_at + 4], "big")
+    body_at = header_at + FRAME_OVERHEAD + int.from_bytes(payload[header_at : header_at + 4], "big")
+    if body_at + (body_size + FRAME_OVERHEAD if body_size else 0) != len(payload):
+        raise IndexError("the content is not as long as it says")
     message = Message(
         payload[at:header_at], payload[header_at:body_at], payload[body_at:], body_size, True
     )
@@ -204,10 +218,6 @@ class _Writer:
 
     def number(self, value: int) -> "_Writer":
         self._parts.append(_QUEUE.pack(value))
-        return self
-
-    def numbers(self, values: Sequence[int]) -> "_Writer":
-        self._parts.append(Struct(f">I{len(values)}Q").pack(len(values), *values))
         return self
 
     def flags(self, *values: bool) -> "_Writer":
@@ -257,6 +267,10 @@ class _Reader:
 
     def flags(self) -> int:
         return self._take(1)[0]
+
+    def check_end(self) -> None:
+        if self._at != len(self._payload):
+            raise IndexError("the record is longer than its fields")
 
     def table(self) -> Table:
         return Table.parse(self._take(int.from_bytes(self._take(4), "big")))

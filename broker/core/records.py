@@ -1,7 +1,8 @@
 """The records of the history: what happened, not what was asked.
 
-Queues and exchanges are named by id where a later thing of the same name must not inherit what an
-earlier one left behind.
+A queue is named by its id, so that a later one of the same name does not inherit the messages of an
+earlier one. Exchanges and bindings are named by what they are: with the record that ends one of
+them goes everything that was tied to it by name.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,21 @@ class Record:
     """Something that happened and must survive."""
 
     __slots__ = ()
+
+
+class Definition(Record):
+    """Says that something exists, and holds until another record ends it.
+
+    Attributes:
+        position: where the history has it
+        length: octets that it takes there
+    """
+
+    __slots__ = ("length", "position")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.length = 0
 
 
 class Published(Record):
@@ -36,6 +52,16 @@ class Settled(Record):
         self.message_ids = message_ids
 
 
+class Purged(Settled):
+    """A durable queue dropped everything that waited.
+
+    Tells more than the history keeps: these messages are released only later, in steps, and nobody
+    may take them for alive meanwhile.
+    """
+
+    __slots__ = ()
+
+
 class Committed(Record):
     """A transaction: its records survive together or not at all."""
 
@@ -45,7 +71,7 @@ class Committed(Record):
         self.records = records
 
 
-class QueueDeclared(Record):
+class QueueDeclared(Definition):
     """A durable queue came to be."""
 
     __slots__ = ("arguments", "auto_delete", "name", "queue_id", "vhost")
@@ -53,6 +79,7 @@ class QueueDeclared(Record):
     def __init__(
         self, vhost: str, queue_id: int, name: str, auto_delete: bool, arguments: Table
     ) -> None:
+        super().__init__()
         self.vhost = vhost
         self.queue_id = queue_id
         self.name = name
@@ -61,15 +88,21 @@ class QueueDeclared(Record):
 
 
 class QueueDeleted(Record):
-    """A durable queue is gone, with its messages and bindings."""
+    """A durable queue is gone, with its messages and bindings.
 
-    __slots__ = ("queue_id",)
+    Bindings know the queue by its name, so it is said again: the declaration may have been cleaned
+    away when this is read.
+    """
 
-    def __init__(self, queue_id: int) -> None:
+    __slots__ = ("name", "queue_id", "vhost")
+
+    def __init__(self, vhost: str, queue_id: int, name: str) -> None:
+        self.vhost = vhost
         self.queue_id = queue_id
+        self.name = name
 
 
-class ExchangeDeclared(Record):
+class ExchangeDeclared(Definition):
     """A durable exchange came to be."""
 
     __slots__ = ("arguments", "auto_delete", "internal", "name", "type_name", "vhost")
@@ -83,6 +116,7 @@ class ExchangeDeclared(Record):
         internal: bool,
         arguments: Table,
     ) -> None:
+        super().__init__()
         self.vhost = vhost
         self.name = name
         self.type_name = type_name
@@ -101,7 +135,7 @@ class ExchangeDeleted(Record):
         self.name = name
 
 
-class BindingRecord(Record):
+class BindingRecord(Definition):
     """What names a binding between two durable ends."""
 
     __slots__ = ("arguments", "destination", "routing_key", "source", "to_queue", "vhost")
@@ -115,6 +149,7 @@ class BindingRecord(Record):
         routing_key: bytes,
         arguments: Table,
     ) -> None:
+        super().__init__()
         self.vhost = vhost
         self.source = source
         self.destination = destination
@@ -135,14 +170,37 @@ class Unbound(BindingRecord):
     __slots__ = ()
 
 
-class Stopped(Record):
-    """The broker stopped in good order, and these waiting messages had been delivered before.
+class Delivered(Record):
+    """These waiting messages of a queue had been delivered before; part of a clean stop."""
 
-    The last record of a clean stop. Without it at the end of the history nobody can tell which
-    messages were delivered, so all are taken for redelivered.
+    __slots__ = ("message_ids", "queue_id")
+
+    def __init__(self, queue_id: int, message_ids: Sequence[int]) -> None:
+        self.queue_id = queue_id
+        self.message_ids = message_ids
+
+
+class Stopped(Record):
+    """The broker stopped in good order: the last record of a clean stop.
+
+    Unless it ends the history nobody can tell which messages were delivered, so all are taken for
+    redelivered.
     """
 
-    __slots__ = ("redelivered",)
+    __slots__ = ()
 
-    def __init__(self, redelivered: Sequence[int]) -> None:
-        self.redelivered = redelivered
+
+class Started(Record):
+    """A broker went on from here: what is delivered after it leaves no trace."""
+
+    __slots__ = ()
+
+
+class Counters(Record):
+    """The last ids given, for when the records that show them are cleaned away."""
+
+    __slots__ = ("message_id", "queue_id")
+
+    def __init__(self, message_id: int, queue_id: int) -> None:
+        self.message_id = message_id
+        self.queue_id = queue_id

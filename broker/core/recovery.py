@@ -1,24 +1,31 @@
 """From the history to the present: what a broker has to bring back after a restart.
 
 The fold goes over the surviving records once, in order, and keeps the final state only: definitions
-by what names them, and for each queue the messages it still holds. The rules, and why they suffice:
+by what names them, and for each message the queues that still hold it. The rules, and why they
+suffice:
 
 - A later record for the same message replaces an earlier one. Cleaning copies a message forward
   before it drops the original, so a crash in between leaves two of one id; the later names its
   holders.
 - A Settled takes a queue's hold on a message away. Segments go in order, so a Settled always
   outlives the Published it cancels, and one that finds nothing has nothing to cancel.
-- What names a queue by an id that is gone is ignored: a queue declared again under the same name
-  has another id and inherits nothing.
+- A queue that is gone holds nothing: one declared again under the same name has another id and
+  inherits nothing. This is looked at in the end, because cleaning says a definition again, so that
+  its first surviving record may lie behind the messages and bindings that need it.
+- For the same reason what ends an exchange or a queue ends all its bindings by name, whether or not
+  the record that began it survives.
 - Recovery never routes. Bindings and policies may have changed since; a message stays where it was.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from broker.core.message import Message
 from broker.core.records import (
+    BindingRecord,
     Bound,
     Committed,
+    Counters,
+    Definition,
+    Delivered,
     ExchangeDeclared,
     ExchangeDeleted,
     Published,
@@ -26,6 +33,7 @@ from broker.core.records import (
     QueueDeleted,
     Record,
     Settled,
+    Started,
     Stopped,
     Unbound,
 )
@@ -42,13 +50,13 @@ class State:
     __slots__ = (
         "bindings",
         "bindings_at",
+        "definition_bytes",
+        "delivered",
         "exchanges",
-        "holders",
         "last_message_id",
         "last_queue_id",
         "messages",
         "queues",
-        "redelivered",
         "stopped",
     )
 
@@ -58,40 +66,74 @@ class State:
         self.bindings: dict[BindingKey, Bound] = {}
         #: the bindings at each end, for when it goes
         self.bindings_at: dict[End, dict[BindingKey, None]] = {}
-        #: messages that some queue holds, by id, and the ids of those queues
-        self.messages: dict[int, Message] = {}
-        self.holders: dict[int, set[int]] = {}
+        #: octets of the records of all these definitions
+        self.definition_bytes = 0
+        #: messages that some queue holds, by id; `queue_ids` has those queues
+        self.messages: dict[int, Published] = {}
         self.last_message_id = 0
         self.last_queue_id = 0
         #: whether the history ends with a clean stop
         self.stopped = False
-        #: after a clean stop, exactly the messages that had been delivered
-        self.redelivered: frozenset[int] = frozenset()
+        #: after a clean stop, exactly the messages of each queue that had been delivered
+        self.delivered: dict[int, frozenset[int]] = {}
 
-    def by_queue(self) -> dict[int, list[Message]]:
-        """The messages of each queue in their order."""
-        queues: dict[int, list[Message]] = {queue_id: [] for queue_id in self.queues}
-        for message_id in sorted(self.messages):
-            for queue_id in self.holders[message_id]:
-                if queue_id in queues:
-                    queues[queue_id].append(self.messages[message_id])
-        return queues
+    def without_messages(self) -> "State":
+        """The same definitions and counters, kept on behalf of a history that goes on."""
+        state = State()
+        state.exchanges = self.exchanges
+        state.queues = self.queues
+        state.bindings = self.bindings
+        state.bindings_at = self.bindings_at
+        state.definition_bytes = self.definition_bytes
+        state.last_message_id = self.last_message_id
+        state.last_queue_id = self.last_queue_id
+        return state
+
+    def definitions_before(self, position: int) -> list[Definition]:
+        """The definitions that hold and were recorded before `position`."""
+        definitions: list[Definition] = []
+        definitions += self.exchanges.values()
+        definitions += self.queues.values()
+        definitions += self.bindings.values()
+        return [definition for definition in definitions if definition.position < position]
+
+    def holds(self, definition: Definition) -> bool:
+        """Whether this very definition still holds."""
+        current: Definition | None
+        if isinstance(definition, QueueDeclared):
+            current = self.queues.get(definition.queue_id)
+        elif isinstance(definition, ExchangeDeclared):
+            current = self.exchanges.get((definition.vhost, definition.name))
+        else:
+            assert isinstance(definition, Bound), "nothing else is remembered"
+            current = self.bindings.get(binding_key(definition))
+        return current is definition
+
+    def is_redelivered(self, queue_id: int, message_id: int) -> bool:
+        """Whether a recovered message may have been delivered before.
+
+        After a clean stop that is known; after a crash it is assumed of all, since a delivery
+        leaves no trace of its own.
+        """
+        return not self.stopped or message_id in self.delivered.get(queue_id, ())
 
 
 def fold(records: Iterable[Record]) -> State:
     """The state after `records`."""
     state = State()
     for record in records:
-        state.stopped = False
+        if state.stopped:
+            state.stopped = False
+            state.delivered.clear()
         _apply(state, record)
+    _drop_orphans(state)
     return state
 
 
 def _apply(state: State, record: Record) -> None:
     if isinstance(record, Published):
         message_id = record.message.message_id
-        state.messages[message_id] = record.message
-        state.holders[message_id] = set(record.queue_ids)
+        state.messages[message_id] = record
         state.last_message_id = max(state.last_message_id, message_id)
     elif isinstance(record, Settled):
         for message_id in record.message_ids:
@@ -100,61 +142,109 @@ def _apply(state: State, record: Record) -> None:
     elif isinstance(record, Committed):
         for inner in record.records:
             _apply(state, inner)
+    elif isinstance(record, Counters):
+        state.last_message_id = max(state.last_message_id, record.message_id)
+        state.last_queue_id = max(state.last_queue_id, record.queue_id)
+    elif isinstance(record, Delivered):
+        state.delivered[record.queue_id] = frozenset(record.message_ids)
     elif isinstance(record, Stopped):
         state.stopped = True
-        state.redelivered = frozenset(record.redelivered)
-    else:
-        _apply_definition(state, record)
+    elif not isinstance(record, Started):
+        apply_definition(state, record)
 
 
 def _settle(state: State, queue_id: int, message_id: int) -> None:
-    holders = state.holders.get(message_id)
-    if holders is not None:
-        holders.discard(queue_id)
-        if not holders:
-            del state.holders[message_id]
-            del state.messages[message_id]
+    record = state.messages.get(message_id)
+    if record is not None:
+        _hold(state, record, [holder for holder in record.queue_ids if holder != queue_id])
 
 
-def _apply_definition(state: State, record: Record) -> None:
+def _hold(state: State, record: Published, queue_ids: Sequence[int]) -> None:
+    """These queues hold a message; with none of them it is forgotten."""
+    if queue_ids:
+        record.queue_ids = queue_ids
+    else:
+        del state.messages[record.message.message_id]
+
+
+def _drop_orphans(state: State) -> None:
+    """A queue that is gone took its messages with it."""
+    queues = state.queues
+    orphans: list[Published] = []
+    for record in state.messages.values():
+        for queue_id in record.queue_ids:
+            if queue_id not in queues:
+                orphans.append(record)
+                break
+    for record in orphans:
+        _hold(state, record, [queue_id for queue_id in record.queue_ids if queue_id in queues])
+
+
+def apply_definition(state: State, record: Record) -> None:
+    """Have `state` know a definition, or forget what `record` ends."""
     if isinstance(record, QueueDeclared):
+        _replace(state, state.queues.get(record.queue_id), record)
         state.queues[record.queue_id] = record
         state.last_queue_id = max(state.last_queue_id, record.queue_id)
     elif isinstance(record, QueueDeleted):
-        _delete_queue(state, record.queue_id)
+        _replace(state, state.queues.pop(record.queue_id, None), None)
+        state.last_queue_id = max(state.last_queue_id, record.queue_id)
+        _delete_end(state, (record.vhost, True, record.name))
     elif isinstance(record, ExchangeDeclared):
-        state.exchanges[record.vhost, record.name] = record
+        key = (record.vhost, record.name)
+        _replace(state, state.exchanges.get(key), record)
+        state.exchanges[key] = record
     elif isinstance(record, ExchangeDeleted):
-        state.exchanges.pop((record.vhost, record.name), None)
+        _replace(state, state.exchanges.pop((record.vhost, record.name), None), None)
         _delete_end(state, (record.vhost, False, record.name))
-    elif isinstance(record, Unbound):
-        state.bindings.pop(binding_key(record), None)
     elif isinstance(record, Bound):
-        key = binding_key(record)
-        state.bindings[key] = record
-        for end in (
-            (record.vhost, False, record.source),
-            (record.vhost, record.to_queue, record.destination),
-        ):
-            state.bindings_at.setdefault(end, {})[key] = None
+        _bind(state, record)
+    elif isinstance(record, Unbound):
+        _unbind(state, binding_key(record))
     else:
         raise AssertionError(f"the fold knows every record, but not {type(record).__name__}")
 
 
-def _delete_queue(state: State, queue_id: int) -> None:
-    declared = state.queues.pop(queue_id, None)
-    state.last_queue_id = max(state.last_queue_id, queue_id)
-    if declared is not None:
-        _delete_end(state, (declared.vhost, True, declared.name))
+def _replace(state: State, old: Definition | None, new: Definition | None) -> None:
+    """Count the octets of `new` instead of those of `old`."""
+    if old is not None:
+        state.definition_bytes -= old.length
+    if new is not None:
+        state.definition_bytes += new.length
+
+
+def _bind(state: State, bound: Bound) -> None:
+    key = binding_key(bound)
+    _replace(state, state.bindings.get(key), bound)
+    state.bindings[key] = bound
+    for end in _ends(key):
+        state.bindings_at.setdefault(end, {})[key] = None
+
+
+def _unbind(state: State, key: BindingKey) -> None:
+    bound = state.bindings.pop(key, None)
+    if bound is not None:
+        _replace(state, bound, None)
+        for end in _ends(key):
+            bindings = state.bindings_at.get(end)
+            if bindings is not None:
+                bindings.pop(key, None)
+                if not bindings:
+                    del state.bindings_at[end]
 
 
 def _delete_end(state: State, end: End) -> None:
     """Remove the bindings of an exchange or a queue that was deleted."""
     for key in state.bindings_at.pop(end, ()):
-        state.bindings.pop(key, None)
+        _unbind(state, key)
 
 
-def binding_key(record: Bound | Unbound) -> BindingKey:
+def _ends(key: BindingKey) -> tuple[End, End]:
+    vhost, source, to_queue, destination, _, _ = key
+    return (vhost, False, source), (vhost, to_queue, destination)
+
+
+def binding_key(record: BindingRecord) -> BindingKey:
     """What makes the binding of `record` one binding."""
     return (
         record.vhost,

@@ -65,7 +65,8 @@ def follow(
         else:
             for routing_key in routing_keys:
                 current.route(routing_key, found)
-        if not found and current.alternate is not None:
+        # RabbitMQ: the default exchange is no alternate, as its bindings are only implied.
+        if not found and current.alternate:
             alternate = exchanges.get(current.alternate)
             if alternate is not None:
                 found[alternate] = None

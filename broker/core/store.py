@@ -8,20 +8,23 @@ is durable at once and one for tests that is durable when told to (`broker.store
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from broker.core.message import Message
 from broker.core.records import Record
+from broker.core.recovery import State
 
 
 class Store(ABC):
     """An append-only history of records."""
 
-    __slots__ = ("durable", "on_durable")
+    __slots__ = ("durable", "on_commit", "on_durable")
 
     def __init__(self) -> None:
         #: everything up to this position survives a crash
         self.durable = 0
+        #: called before records leave memory, so that what is still held back goes with them
+        self.on_commit: Callable[[], None] | None = None
         #: called after `durable` moved, so that promises can be kept
         self.on_durable: Callable[[], None] | None = None
 
@@ -31,15 +34,21 @@ class Store(ABC):
 
     @abstractmethod
     async def fetch(self, messages: Sequence[Message]) -> None:
-        """Bring back the bodies of `messages` that were let go."""
+        """Bring back the contents of `messages` that were let go.
+
+        One that cannot be read is left without (`header_frame` empty).
+        """
 
     @abstractmethod
     def release(self, message: Message) -> None:
         """No queue holds `message` any more."""
 
     @abstractmethod
-    def recover(self) -> Iterator[Record]:
-        """The surviving records in order."""
+    def recover(self) -> State:
+        """What the surviving records amount to; its messages have no content until fetched.
+
+        Called once, after `start`; may take long and may be called in another thread.
+        """
 
     @abstractmethod
     async def start(self) -> None:

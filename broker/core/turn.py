@@ -35,6 +35,10 @@ class Session(ABC):
     __slots__ = ()
 
     @abstractmethod
+    def lost(self) -> None:
+        """The wire is gone; safe to call twice."""
+
+    @abstractmethod
     def resume_input(self) -> None:
         """Go on with input that exceeded the budget of an earlier turn."""
 
@@ -56,6 +60,7 @@ class Turn:
 
     __slots__ = (
         "_awake",
+        "_queues_first",
         "inputs",
         "outputs",
         "queues",
@@ -69,6 +74,8 @@ class Turn:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self._awake = False
+        #: sinks had the first of the budget in the last turn, and queues were left over
+        self._queues_first = False
         #: queues that may have something to deliver
         self.queues: deque[Queue] = deque()
         #: sinks that can accept again, with queues they refused
@@ -108,14 +115,32 @@ class Turn:
                 queue.record_settled()
 
     def dispatch(self, budget: Budget) -> None:
-        """Let queues deliver, each in its turn, until the budget is used up."""
+        """Let queues deliver, each in its turn, until the budget is used up.
+
+        Sinks that can accept again come first, as what they refused is older than what is new; but
+        when they leave nothing for the queues, the next turn begins with the queues.
+        """
+        if self._queues_first:
+            self._dispatch_queues(budget)
+            self._retry_sinks(budget)
+        else:
+            self._retry_sinks(budget)
+            self._dispatch_queues(budget)
+        self._queues_first = not self._queues_first and bool(self.queues)
+        if self.queues or self.sinks:
+            self.note()
+
+    def _retry_sinks(self, budget: Budget) -> None:
         sinks = self.sinks
         for _ in range(len(sinks)):
+            if budget.messages <= 0 or budget.bytes <= 0:
+                break
             sink = sinks.popleft()
             if not sink.retry(budget):
                 sink.noted = True
                 sinks.append(sink)
-                break
+
+    def _dispatch_queues(self, budget: Budget) -> None:
         queues = self.queues
         for _ in range(len(queues)):
             if budget.messages <= 0 or budget.bytes <= 0:
@@ -123,8 +148,6 @@ class Turn:
             queue = queues.popleft()
             queue.noted = False
             queue.dispatch(budget)
-        if queues or sinks:
-            self.note()
 
     def drop_remains(self, count: int) -> None:
         """Release up to `count` messages of purged and deleted queues."""

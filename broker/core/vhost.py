@@ -5,6 +5,8 @@ texts of refusals exist once. The order is RabbitMQ's, as clients' suites compar
 errors comes first. `owner` is the connection that asks: exclusive queues belong to one.
 """
 
+from collections.abc import Mapping
+
 from broker.core.arguments import (
     QUORUM,
     alternate_exchange,
@@ -13,6 +15,7 @@ from broker.core.arguments import (
     parse_consumer_arguments,
 )
 from broker.core.binding import Binding, Destination
+from broker.core.clock import Clock
 from broker.core.consumer import Consumer, Sink
 from broker.core.exchange import EXCHANGE_TYPES, DirectExchange, Exchange
 from broker.core.headers import comparable_headers
@@ -85,6 +88,7 @@ class VirtualHost:
     """One vhost."""
 
     __slots__ = (
+        "_clock",
         "_exclusive",
         "_ids",
         "_store",
@@ -96,8 +100,9 @@ class VirtualHost:
         "reply_queues",
     )
 
-    def __init__(self, name: str, ids: Ids, store: Store, turn: Turn) -> None:
+    def __init__(self, name: str, ids: Ids, store: Store, turn: Turn, clock: Clock) -> None:
         self.name = name
+        self._clock = clock
         self._ids = ids
         self._store = store
         self._turn = turn
@@ -112,6 +117,43 @@ class VirtualHost:
             self.exchanges[exchange_name] = EXCHANGE_TYPES[type_name](
                 exchange_name, durable=True, internal=internal
             )
+
+    # Recovery.
+
+    def restore_exchange(self, declared: ExchangeDeclared) -> None:
+        """Bring an exchange back as it was."""
+        self.exchanges[declared.name] = EXCHANGE_TYPES[declared.type_name](
+            declared.name,
+            durable=True,
+            auto_delete=declared.auto_delete,
+            internal=declared.internal,
+            arguments=declared.arguments,
+            alternate=alternate_exchange(declared.arguments, declared.name, self.name),
+        )
+
+    def restore_queue(self, declared: QueueDeclared) -> Queue:
+        """Bring a queue back, without its messages."""
+        queue = Queue(
+            declared.name,
+            declared.queue_id,
+            QueueArguments(declared.arguments),
+            self._store,
+            self._turn,
+            durable=True,
+            auto_delete=declared.auto_delete,
+        )
+        self.queues[declared.name] = queue
+        return queue
+
+    def restore_binding(self, bound: Bound) -> None:
+        """Bring a binding back if both its ends are there."""
+        source = self.exchanges.get(bound.source)
+        ends: Mapping[str, Destination] = self.queues if bound.to_queue else self.exchanges
+        destination = ends.get(bound.destination)
+        if source is not None and destination is not None:
+            binding = Binding(bound.source, destination, bound.routing_key, bound.arguments)
+            source.bind(binding)
+            destination.bindings[binding] = None
 
     # Publishing.
 
@@ -173,6 +215,7 @@ class VirtualHost:
         if not queue_ids:
             return None
         message.holders = len(queue_ids)
+        message.published_ms = self._clock.now_ms()
         return Published(message, queue_ids)
 
     def commit(self, transaction: Transaction) -> int:
@@ -318,22 +361,24 @@ class VirtualHost:
         """
         exchange = self.exchange(source)
         binding = Binding(source, destination, routing_key, arguments)
-        if (destination, binding.identity) not in exchange.outgoing:
-            exchange.bind(binding)
-            destination.bindings[binding] = None
-            self.generation += 1
-            if exchange.durable and destination.durable:
-                return self._store.append(
-                    Bound(
-                        self.name,
-                        source,
-                        destination.name,
-                        destination.is_queue,
-                        routing_key,
-                        arguments,
-                    )
+        existing = exchange.outgoing.get((destination, binding.identity))
+        if existing is not None:
+            return max(exchange.declared_position, existing.declared_position)
+        exchange.bind(binding)
+        destination.bindings[binding] = None
+        self.generation += 1
+        if exchange.durable and destination.durable:
+            binding.declared_position = self._store.append(
+                Bound(
+                    self.name,
+                    source,
+                    destination.name,
+                    destination.is_queue,
+                    routing_key,
+                    arguments,
                 )
-        return exchange.declared_position
+            )
+        return max(exchange.declared_position, binding.declared_position)
 
     def unbind(
         self, exchange: Exchange, destination: Destination, routing_key: bytes, arguments: Table
@@ -493,7 +538,9 @@ class VirtualHost:
             self._exclusive[queue.owner].pop(queue, None)
         self.generation += 1
         consumers = queue.delete()
-        position = self._store.append(QueueDeleted(queue.queue_id)) if queue.durable else 0
+        position = 0
+        if queue.durable:
+            position = self._store.append(QueueDeleted(self.name, queue.queue_id, queue.name))
         for exchange in self._unbind_all(queue.bindings):
             position = max(position, self._remove_exchange(exchange))
         for consumer in consumers:

@@ -1,9 +1,10 @@
 """Stores that keep nothing: durable at once, or when a test says so."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from broker.core.message import Message
 from broker.core.records import Record
+from broker.core.recovery import State
 from broker.core.store import Store
 
 
@@ -25,8 +26,8 @@ class MemoryStore(Store):
     def release(self, message: Message) -> None:
         """The message goes with its last reference."""
 
-    def recover(self) -> Iterator[Record]:
-        return iter(())
+    def recover(self) -> State:
+        return State()
 
     async def start(self) -> None:
         """There is nobody to lock out."""
