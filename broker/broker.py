@@ -164,7 +164,10 @@ class Broker:
         engine = FileLogEngine(
             self.config.data_dir, segment_bytes=self.config.segment_bytes, warn=LOGGER.warning
         )
-        return LogStore(engine, self._fail)
+        return LogStore(engine, self._fail, self._disk_full)
+
+    def _disk_full(self, full: bool) -> None:
+        self.set_alarm("disk", full)
 
     def _fail(self, sentence: str) -> None:
         """The history cannot be kept: stop at once rather than promise what may not hold."""

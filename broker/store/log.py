@@ -12,6 +12,10 @@ came meanwhile. Before a batch goes, `on_commit` lets those add to it who hold s
 acknowledgement that came before a publish is never in a later batch than that publish. A failed
 sync ends the broker, because the page cache can no longer be believed.
 
+*A full disk.* Publishers are blocked and told so, while what makes room again (settlements, deletions,
+the copies of cleaning) goes on in a reserve that is kept for it. Draining queues is enough: what they
+held is dead, the log is cleaned, the reserve is made whole, and publishers go on.
+
 *Cleaning.* The log is cut in segments. When too much of it is dead, the oldest segment is cleaned:
 the messages in it that still live, and the definitions that still hold, are appended again, and
 when the copies are durable the segment goes. It is read off the loop, in small portions, and each
@@ -54,7 +58,13 @@ from broker.core.records import (
 )
 from broker.core.recovery import State, apply_definition, fold
 from broker.core.store import Store
-from broker.store.errors import CorruptError, FsyncError, StoreError, TrimmedError
+from broker.store.errors import (
+    CorruptError,
+    DiskFullError,
+    FsyncError,
+    StoreError,
+    TrimmedError,
+)
 from broker.store.ledger import Ledger, Span
 from broker.store.log_engine import LogEngine
 from broker.store.replay import (
@@ -73,6 +83,8 @@ _PORTION_BYTES: Final = 256 * 1024
 _PORTION_RECORDS: Final = 500
 #: Octets copied for each that clients append meanwhile.
 _PACE: Final = 3
+#: How often a full disk is tried again.
+_ROOM_SECONDS: Final = 1.0
 
 
 class LogStore(Store):
@@ -82,6 +94,8 @@ class LogStore(Store):
         engine: owns the octets.
         fail: called once, with a sentence, when the history cannot be kept any longer; to end the
             broker.
+        tell_full: called with True when the disk is full, so that nobody publishes any more, and
+            with False when there is room again.
     """
 
     __slots__ = (
@@ -97,18 +111,31 @@ class LogStore(Store):
         "_fail",
         "_failure",
         "_frames",
+        "_full",
+        "_full_told",
         "_index",
         "_ledger",
         "_loop",
         "_state",
+        "_tell_full",
         "_wakers",
         "_worker",
     )
 
-    def __init__(self, engine: LogEngine, fail: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: LogEngine,
+        fail: Callable[[str], None],
+        tell_full: Callable[[bool], None] | None = None,
+    ) -> None:
         super().__init__()
         self._engine = engine
         self._fail = fail
+        self._tell_full = tell_full
+        #: the disk is full: what is appended goes to the reserve
+        self._full = False
+        #: whether publishers know
+        self._full_told = False
         #: why nothing becomes durable any more
         self._failure: StoreError | None = None
         self._ledger = Ledger()
@@ -218,8 +245,19 @@ class LogStore(Store):
         written.add_done_callback(self._written)
 
     def _write(self, frames: list[bytes], index: list[bytes]) -> int:
-        """In the worker: write and sync a batch; returns the position that is durable now."""
-        return self._engine.append(b"".join(frames), b"".join(index), False)
+        """In the worker: write and sync a batch; returns the position that is durable now.
+
+        A batch that finds the disk full goes to the reserve. Its publishes do too, which were
+        accepted before anybody knew; there are no more of them once publishers are blocked.
+        """
+        data, items = b"".join(frames), b"".join(index)
+        if not self._full:
+            try:
+                return self._engine.append(data, items, False)
+            except DiskFullError as error:
+                LOGGER.warning("%s", error)
+                self._full = True
+        return self._engine.append(data, items, True)
 
     def _written(self, written: "asyncio.Future[int]") -> None:
         error = written.exception()
@@ -227,11 +265,39 @@ class LogStore(Store):
             self._give_up(error)
             return
         self.durable = written.result()
+        if self._full and not self._full_told:
+            self._full_told = True
+            if self._tell_full is not None:
+                self._tell_full(True)
+            self._try_room_later()
         self._wake()
         if self.on_durable is not None:
             self.on_durable()
         self._commit()
         self._clean_if_worth()
+
+    def _try_room_later(self) -> None:
+        assert self._loop is not None, "a store is started before it is appended to"
+        self._loop.call_later(_ROOM_SECONDS, self._try_room)
+
+    def _try_room(self) -> None:
+        """See whether the reserve can be whole again: then there is room for publishes."""
+        if self._closed or self._failure is not None:
+            return
+        assert self._loop is not None, "a store is started before it is appended to"
+        tried = self._loop.run_in_executor(self._worker, self._engine.refill)
+        tried.add_done_callback(self._tried_room)
+
+    def _tried_room(self, tried: "asyncio.Future[bool]") -> None:
+        error = tried.exception()
+        if error is not None:
+            self._give_up(error)
+        elif tried.result():
+            self._full = self._full_told = False
+            if self._tell_full is not None:
+                self._tell_full(False)
+        else:
+            self._try_room_later()
 
     def _wake(self) -> None:
         waiting: list[tuple[int, asyncio.Future[None]]] = []
