@@ -6,6 +6,7 @@ they share nothing: that is how tests use it.
 
 import asyncio
 import logging
+import os
 import platform
 import secrets
 import socket
@@ -23,22 +24,34 @@ from broker.config import Config
 from broker.core.clock import Clock
 from broker.core.ids import Ids
 from broker.core.node import Node
+from broker.core.packed import Row
+from broker.core.paging import Memory
+from broker.core.queue import Queue
 from broker.core.records import Delivered, Stopped
 from broker.core.store import Store
 from broker.core.turn import Budget, Turn
 from broker.core.vhost import VirtualHost
 from broker.store.engine import FileLogEngine
+from broker.store.errors import StoreError
 from broker.store.log import LogStore
 from broker.store.memory import MemoryStore
-from broker.transport import Transport, listen
+from broker.transport import ListenError, Transport, listen
 
 LOGGER: Final = logging.getLogger("broker")
 
 #: Messages of purged and deleted queues released in one turn.
 _REMAINS_PER_TURN: Final = 5000
 
-#: Recovered messages whose contents are read in one go.
-_RECOVERED_TOGETHER: Final = 2000
+#: Contents let go of in one turn when memory is over its budget.
+_LET_GO_PER_TURN: Final = 5000
+
+#: The part of the machine's memory that contents of waiting messages may take by default.
+_MEMORY_SHARE: Final = 8
+#: The same where nobody says how much memory there is.
+_MEMORY_BUDGET_BYTES_UNKNOWN: Final = 512 << 20
+
+#: How long to wait before a failed read is tried again.
+_FETCH_AGAIN_SECONDS: Final = 1.0
 
 _SHUTDOWN_REASON: Final = "broker forced connection closure with reason 'shutdown'"
 
@@ -85,6 +98,9 @@ class Broker:
         self._store = store if store is not None else self._open_store()
         self._store.on_commit = self._turn.record_settled
         self._store.on_durable = self._store_advanced
+        self._memory = Memory(self._memory_budget_bytes())
+        #: contents being read
+        self._fetches: set[asyncio.Task[None]] = set()
         #: done with a sentence when the broker cannot go on; there from `start` on
         self.failed: asyncio.Future[str]
         self._node = Node(
@@ -93,6 +109,7 @@ class Broker:
             self._ids,
             self._store,
             self._turn,
+            self._memory,
         )
         self._users = Users(self._ids, self.config.loopback_users)
         self._users.add(
@@ -166,6 +183,17 @@ class Broker:
         )
         return LogStore(engine, self._fail, self._disk_full)
 
+    def _memory_budget_bytes(self) -> int:
+        """The setting, or a share of this machine's memory; 0 where nothing can be let go."""
+        if isinstance(self._store, MemoryStore):
+            return 0
+        if self.config.memory_budget_bytes:
+            return self.config.memory_budget_bytes
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MEMORY_SHARE
+        except (AttributeError, ValueError, OSError):
+            return _MEMORY_BUDGET_BYTES_UNKNOWN
+
     def _disk_full(self, full: bool) -> None:
         self.set_alarm("disk", full)
 
@@ -190,21 +218,10 @@ class Broker:
         }
         for bound in state.bindings.values():
             self._vhost(bound.vhost).restore_binding(bound)
-        message_ids = sorted(state.messages)
-        for start in range(0, len(message_ids), _RECOVERED_TOGETHER):
-            portion = [
-                state.messages.pop(message_id)
-                for message_id in message_ids[start : start + _RECOVERED_TOGETHER]
-            ]
-            await self._store.fetch([record.message for record in portion])
-            for record in portion:
-                message = record.message
-                if not message.header_frame:
-                    continue
-                for queue_id in sorted(record.queue_ids):
-                    queues[queue_id].restore(
-                        message, state.is_redelivered(queue_id, message.message_id)
-                    )
+        for message_id in sorted(state.messages):
+            record = state.messages[message_id]
+            for queue_id in sorted(record.queue_ids):
+                queues[queue_id].restore(record.message, state.is_redelivered(queue_id, message_id))
 
     def _vhost(self, name: str) -> VirtualHost:
         """The vhost called `name`, which may have been another default when it was recorded."""
@@ -215,7 +232,7 @@ class Broker:
         for vhost in self._node.vhosts.values():
             for queue in vhost.queues.values():
                 if queue.durable:
-                    message_ids = queue.delivered_before()
+                    message_ids = queue.ready.redelivered_ids()
                     if message_ids:
                         self._store.append(Delivered(queue.queue_id, message_ids))
         self._store.append(Stopped())
@@ -225,9 +242,15 @@ class Broker:
         optional = config.is_default("host")
         port = config.port
         for host in config.host:
-            listener = await listen(
-                self._make_transport, host, port, config.listen_backlog, optional
-            )
+            try:
+                listener = await listen(
+                    self._make_transport, host, port, config.listen_backlog, optional
+                )
+            except ListenError:
+                # The port the system picked for one default address may be taken on another.
+                if not (optional and self._listeners and not config.port):
+                    raise
+                continue
             if listener is None:
                 continue
             self._listeners.append(listener)
@@ -236,6 +259,8 @@ class Broker:
                 self.addresses.append((address[0], address[1]))
                 # With port 0 the system picks one, and all addresses share it.
                 port = address[1]
+        if not self._listeners:
+            raise ListenError(f"this machine has none of the addresses {', '.join(config.host)}")
 
     async def stop(self) -> None:
         """Stop in good order: no new clients, connection.close to those there are, then the store.
@@ -255,6 +280,8 @@ class Broker:
         self.abort()
         for left in list(self._node.sessions):
             left.lost()
+        for fetch in list(self._fetches):
+            fetch.cancel()
         self._turn.record_settled()
         if not self.failed.done():
             self._record_stop()
@@ -341,10 +368,35 @@ class Broker:
         )
         if turn.remains:
             turn.drop_remains(_REMAINS_PER_TURN)
+        if self._memory.is_exceeded and self._memory.relieve(self._store.durable, _LET_GO_PER_TURN):
+            turn.note()
+        if turn.fetches:
+            fetches, turn.fetches = turn.fetches, []
+            for queue in fetches:
+                fetch = asyncio.ensure_future(self._fetch(queue, queue.begin_fetch()))
+                self._fetches.add(fetch)
+                fetch.add_done_callback(self._fetches.discard)
         turn.record_settled()
         outputs, turn.outputs = turn.outputs, []
         for session in outputs:
-            session.end_turn()
+            try:
+                session.end_turn()
+            except Exception:
+                # A fault in one session must not keep the others from being served.
+                LOGGER.exception("internal error while writing to a client; it is dropped")
+                session.lost()
+
+    async def _fetch(self, queue: Queue, rows: list[Row]) -> None:
+        """Read the contents that `queue` wants; a failure is logged and tried again."""
+        messages = [row.message for row in rows if row.was_absent]
+        while True:
+            try:
+                await self._store.fetch(messages)
+                break
+            except (StoreError, OSError) as error:
+                LOGGER.error("reading from the log failed, and is tried again: %s", error)
+                await asyncio.sleep(_FETCH_AGAIN_SECONDS)
+        queue.end_fetch(rows)
 
     def _store_advanced(self) -> None:
         self._turn.store_advanced()

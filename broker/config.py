@@ -73,6 +73,12 @@ class Config:
         None, "Directory for what outlives a restart; `:memory:` keeps nothing.", none=":memory:"
     )
 
+    memory_budget_bytes: int = setting(
+        0,
+        "Memory for the contents of waiting messages; above it, contents far from the head of a "
+        "queue are let go and read from disk again. 0: an eighth of this machine's memory.",
+        minimum=0,
+    )
     segment_bytes: int = setting(
         64 * MIB, "Size of one file of the log; the log is cleaned file by file.", minimum=64 * KIB
     )

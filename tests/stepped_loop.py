@@ -119,8 +119,9 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         """Close it with whatever is under way, as a crash does."""
         if self.is_closed():
             return
+        while tasks := asyncio.all_tasks(self):
+            for task in tasks:
+                task.cancel()
+            self.rest()
         self.jobs.clear()
-        for task in asyncio.all_tasks(self):
-            task.cancel()
-        self.rest()
         self.close()

@@ -8,6 +8,7 @@ from pamqp import commands
 
 from broker.amqp import methods
 from broker.amqp.channel import Channel
+from broker.amqp.input import FETCH
 from broker.amqp.methods import table_of
 from broker.amqp.queue_methods import named_queue, queue_name
 from broker.core.arguments import QUORUM
@@ -104,6 +105,20 @@ def _get(channel: Channel, method: commands.Basic.Get) -> None:
         raise NotFound(f"no {queue_resource(name, channel.vhost.name)}")
     queue = named_queue(channel, name)
     channel.vhost.check_gettable(queue)
+    connection = channel.connection
+    if queue.await_content(partial(connection.unpause, FETCH)):
+        # The message is on disk: this very get is handled again when it has been read.
+        connection.pause(FETCH)
+        connection.repeat(
+            methods.encode(
+                commands.Basic.Get,
+                channel.number,
+                ticket=0,
+                queue=queue.name,
+                no_ack=method.no_ack,
+            )
+        )
+        return
     entry = queue.get(method.no_ack)
     if entry is None:
         channel.reply(commands.Basic.GetEmpty, cluster_id="")

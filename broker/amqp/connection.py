@@ -231,6 +231,10 @@ class Connection(Session):
         """Handle no input until `unpause`; the reasons are those of `broker.amqp.input`."""
         self._input.paused |= reason
 
+    def repeat(self, frame: bytes) -> None:
+        """Have `frame` handled before all other input, once input is handled again."""
+        self._input.put_first([frame])
+
     def unpause(self, reason: int) -> None:
         """Go on handling input in the next turn, unless there are other reasons not to."""
         if self._input.paused & reason:

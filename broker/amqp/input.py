@@ -7,6 +7,7 @@ LOGIN: Final = 1
 OUTPUT: Final = 2
 REPLIES: Final = 4
 ENDED: Final = 8
+FETCH: Final = 16
 
 
 class Input:

@@ -176,6 +176,10 @@ class Rotation:
                     self._groups.remove(group)
                 return
 
+    def is_ready(self) -> bool:
+        """Whether somebody may be able to take a message."""
+        return any(members for _, members in self._groups)
+
     def next(self) -> Consumer | None:
         """The consumer whose turn it is, or None when nobody can take a message now."""
         for _, members in self._groups:

@@ -2,6 +2,7 @@
 
 from broker.core.clock import Clock
 from broker.core.ids import Ids
+from broker.core.paging import Memory
 from broker.core.store import Store
 from broker.core.turn import Session, Turn
 from broker.core.vhost import VirtualHost
@@ -17,6 +18,7 @@ class Node:
         "alarms",
         "clock",
         "ids",
+        "memory",
         "name",
         "open_connections",
         "sessions",
@@ -25,13 +27,23 @@ class Node:
         "vhosts",
     )
 
-    def __init__(self, name: str, clock: Clock, ids: Ids, store: Store, turn: Turn) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        ids: Ids,
+        store: Store,
+        turn: Turn,
+        memory: Memory | None = None,
+    ) -> None:
         #: as clients and tools see it, such as rabbit@host
         self.name = name
         self.clock = clock
         self.ids = ids
         self.store = store
         self.turn = turn
+        #: the budget for the contents of waiting messages
+        self.memory = memory if memory is not None else Memory()
         self.vhosts: dict[str, VirtualHost] = {}
         #: the connections of clients, in the order they came
         self.sessions: dict[Session, None] = {}
@@ -42,7 +54,7 @@ class Node:
 
     def add_vhost(self, name: str) -> VirtualHost:
         """Make a vhost with its predeclared exchanges."""
-        vhost = VirtualHost(name, self.ids, self.store, self.turn, self.clock)
+        vhost = VirtualHost(name, self.ids, self.store, self.turn, self.clock, self.memory)
         self.vhosts[name] = vhost
         return vhost
 

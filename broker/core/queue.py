@@ -9,12 +9,15 @@ turn's budget, because its input was already paid for; draining what waited is w
 bounds.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core.binding import Destination
 from broker.core.consumer import Consumer, Rotation
 from broker.core.message import Message
-from broker.core.ready import Ready
+from broker.core.packed import Row
+from broker.core.paging import CONTENT_OVERHEAD_BYTES, Memory, content_bytes
+from broker.core.ready import WINDOW, Ready
 from broker.core.records import Purged, Settled
 from broker.core.store import Store
 from broker.core.turn import Budget, Turn
@@ -26,7 +29,14 @@ if TYPE_CHECKING:
 class Entry:
     """A message in one queue."""
 
-    __slots__ = ("consumer", "delivery_count", "message", "queue", "redelivered", "sequence")
+    __slots__ = (
+        "consumer",
+        "delivery_count",
+        "message",
+        "queue",
+        "redelivered",
+        "sequence",
+    )
 
     def __init__(self, queue: "Queue", message: Message, sequence: int) -> None:
         self.queue = queue
@@ -51,10 +61,10 @@ class Remains:
 
     def drop(self, count: int) -> int:
         """Release up to `count` messages and return how many it were."""
-        dropped = min(count, len(self.entries))
-        for _ in range(dropped):
-            self.queue.let_go(self.entries.pop().message)
-        return dropped
+        messages = self.entries.drop(count)
+        for message in messages:
+            self.queue.let_go(message)
+        return len(messages)
 
 
 class Queue(Destination):
@@ -66,12 +76,15 @@ class Queue(Destination):
     """
 
     __slots__ = (
+        "_fetching",
+        "_memory",
         "_rotation",
         "_settled_ids",
         "_store",
         "_turn",
         "arguments",
         "auto_delete",
+        "awaiting",
         "consumers",
         "declared_position",
         "deleted",
@@ -98,6 +111,7 @@ class Queue(Destination):
         durable: bool = False,
         auto_delete: bool = False,
         owner: object | None = None,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(name, durable)
         self.queue_id = queue_id
@@ -112,7 +126,8 @@ class Queue(Destination):
         #: whether its one consumer asked to be the only one
         self.exclusive_consumer = False
         self._rotation = Rotation()
-        self.ready = Ready()
+        self._memory = memory if memory is not None else Memory()
+        self.ready = Ready(WINDOW if durable and self._memory.budget_bytes else 0)
         #: messages that wait, and the octets of their bodies
         self.ready_count = 0
         self.ready_bytes = 0
@@ -121,6 +136,10 @@ class Queue(Destination):
         #: in the turn's list of queues
         self.noted = False
         self._settled_ids: list[int] = []
+        #: contents are being fetched, or will be before this turn ends
+        self._fetching = False
+        #: who waits for the content of the first message
+        self.awaiting: list[Callable[[], None]] = []
 
     # Messages come in.
 
@@ -140,9 +159,12 @@ class Queue(Destination):
                     self.unacked_count += 1
                     consumer.sink.deliver(consumer, message, entry)
                 return
-        self.ready.push(Entry(self, message, message.message_id))
+        entry = Entry(self, message, message.message_id)
+        if self.ready.push(entry):
+            self._memory.note(self)
         self.ready_count += 1
         self.ready_bytes += message.body_size
+        self._memory.used_bytes += content_bytes(message)
 
     def requeue(self, entry: Entry) -> None:
         """Return a delivered message to its original place, marked as redelivered."""
@@ -155,23 +177,19 @@ class Queue(Destination):
         self.ready.put_back(entry)
         self.ready_count += 1
         self.ready_bytes += entry.message.body_size
+        self._memory.used_bytes += content_bytes(entry.message)
         self.note()
 
     def restore(self, message: Message, redelivered: bool) -> None:
-        """Take a message back after a restart; called in the order of their ids."""
-        entry = Entry(self, message, message.message_id)
-        entry.redelivered = redelivered
-        self.ready.push(entry)
+        """Take a message back after a restart, without content; in the order of their ids."""
+        if message.holders == 1:
+            self.ready.restore(message, redelivered)
+        else:
+            entry = Entry(self, message, message.message_id)
+            entry.redelivered = redelivered
+            self.ready.restore_entry(entry)
         self.ready_count += 1
         self.ready_bytes += message.body_size
-
-    def delivered_before(self) -> list[int]:
-        """The waiting messages that were delivered before, for the last record of a clean stop."""
-        return [
-            entry.message.message_id
-            for entry in self.ready.entries()
-            if entry.redelivered and entry.message.persistent
-        ]
 
     # Messages go out.
 
@@ -187,6 +205,10 @@ class Queue(Destination):
         while self.ready_count:
             if budget.messages <= 0 or budget.bytes <= 0:
                 self.note()
+                return
+            if self.ready.is_head_absent:
+                if self._rotation.is_ready():
+                    self.want_contents()
                 return
             consumer = self._rotation.next()
             if consumer is None:
@@ -205,7 +227,10 @@ class Queue(Destination):
                 consumer.sink.deliver(consumer, message, entry)
 
     def get(self, no_ack: bool) -> Entry | None:
-        """Take the first waiting message without a consumer (basic.get), if there is one."""
+        """Take the first waiting message without a consumer (basic.get), if there is one.
+
+        Its content must be there: see `await_content`.
+        """
         if not self.ready_count:
             return None
         entry = self._take()
@@ -217,9 +242,77 @@ class Queue(Destination):
 
     def _take(self) -> Entry:
         entry = self.ready.pop()
+        assert entry.message.header_frame, "what is taken out has its content"
         self.ready_count -= 1
         self.ready_bytes -= entry.message.body_size
+        self._memory.used_bytes -= content_bytes(entry.message)
+        if self.ready.wants_more:
+            self.want_contents()
         return entry
+
+    # Contents come and go.
+
+    def let_go_contents(self, durable: int, count: int) -> int:
+        """Pack up to `count` messages behind the head; returns how many it were.
+
+        Stops when memory is within its budget, or the log does not have the next one safe yet.
+        """
+        ready = self.ready
+        memory = self._memory
+        gone = 0
+        while gone < count and ready.has_tail and memory.is_exceeded:
+            size = ready.pack(durable)
+            if size < 0:
+                break
+            memory.used_bytes -= size
+            gone += 1
+        return gone
+
+    def want_contents(self) -> None:
+        """Have the next contents fetched, unless some are coming."""
+        if not self._fetching:
+            self._fetching = True
+            self._turn.fetches.append(self)
+            self._turn.note()
+
+    def begin_fetch(self) -> list[Row]:
+        """The next waiting messages to be fetched, those of them that `was_absent`."""
+        return self.ready.begin_fetch()
+
+    def end_fetch(self, rows: list[Row]) -> None:
+        """The contents of `rows` came, as far as they could be read.
+
+        What cannot be read stays in the log for repair and is never delivered: it leaves the queue.
+        """
+        if not self.ready.end_fetch(rows):
+            return
+        self._fetching = False
+        for row in rows:
+            message = row.message
+            if not message.header_frame:
+                self.ready_count -= 1
+                self.ready_bytes -= message.body_size
+                continue
+            entry = row.entry
+            if entry is None:
+                entry = Entry(self, message, message.message_id)
+                entry.redelivered = row.redelivered
+            if row.was_absent:
+                self._memory.used_bytes += content_bytes(message)
+            self.ready.append_fetched(entry)
+        awaiting, self.awaiting = self.awaiting, []
+        for call in awaiting:
+            call()
+        if self.ready_count:
+            self.note()
+
+    def await_content(self, call: Callable[[], None]) -> bool:
+        """Whether the first message lacks its content; then `call` is called when it has come."""
+        if not self.ready.is_head_absent:
+            return False
+        self.awaiting.append(call)
+        self.want_contents()
+        return True
 
     # Messages are settled.
 
@@ -314,17 +407,16 @@ class Queue(Destination):
         if count:
             if self.durable:
                 # One record for all of them, so that they go together or not at all.
-                ids = [
-                    entry.message.message_id
-                    for entry in self.ready.entries()
-                    if entry.message.persistent
-                ]
+                ids = self.ready.persistent_ids()
                 if ids:
                     position = self._store.append(Purged(self.queue_id, ids))
             self._detach()
         return count, position
 
     def _detach(self) -> None:
+        waiting_bytes = self.ready_bytes + self.ready_count * CONTENT_OVERHEAD_BYTES
+        self._memory.used_bytes -= waiting_bytes - self.ready.absent_bytes
+        self._fetching = False
         self._turn.remains.append(Remains(self, self.ready.detach()))
         self._turn.note()
         self.ready_count = 0

@@ -61,6 +61,7 @@ class Turn:
     __slots__ = (
         "_awake",
         "_queues_first",
+        "fetches",
         "inputs",
         "outputs",
         "queues",
@@ -82,6 +83,8 @@ class Turn:
         self.sinks: deque[Sink] = deque()
         #: durable queues with settled messages not yet recorded
         self.settled: list[Queue] = []
+        #: queues that want contents from the store
+        self.fetches: list[Queue] = []
         #: what purged and deleted queues left behind
         self.remains: deque[Remains] = deque()
         #: sessions with input left over

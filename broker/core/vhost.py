@@ -27,6 +27,7 @@ from broker.core.names import (
     exchange_resource,
     queue_resource,
 )
+from broker.core.paging import Memory
 from broker.core.queue import Queue
 from broker.core.queue_arguments import QueueArguments, check_queue_equivalent
 from broker.core.records import (
@@ -91,6 +92,7 @@ class VirtualHost:
         "_clock",
         "_exclusive",
         "_ids",
+        "_memory",
         "_store",
         "_turn",
         "exchanges",
@@ -100,9 +102,18 @@ class VirtualHost:
         "reply_queues",
     )
 
-    def __init__(self, name: str, ids: Ids, store: Store, turn: Turn, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        ids: Ids,
+        store: Store,
+        turn: Turn,
+        clock: Clock,
+        memory: Memory | None = None,
+    ) -> None:
         self.name = name
         self._clock = clock
+        self._memory = memory if memory is not None else Memory()
         self._ids = ids
         self._store = store
         self._turn = turn
@@ -141,6 +152,7 @@ class VirtualHost:
             self._turn,
             durable=True,
             auto_delete=declared.auto_delete,
+            memory=self._memory,
         )
         self.queues[declared.name] = queue
         return queue
@@ -491,6 +503,7 @@ class VirtualHost:
             durable=durable,
             auto_delete=auto_delete,
             owner=owner if exclusive else None,
+            memory=self._memory,
         )
         self.queues[name] = queue
         if exclusive:

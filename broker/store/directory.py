@@ -14,7 +14,7 @@ stands. The layout of a slot is the same in all versions, so that each can read 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -103,16 +103,22 @@ class Directory:
             if name.endswith(NEW_SUFFIX):
                 self.files.remove(self.file(name))
 
-    def write_new(self, path: str, data: bytes) -> None:
+    def write_new(self, path: str, pieces: Sequence[bytes | bytearray]) -> None:
         """Put a synced file in the place of `path`; the directory is not synced.
 
         When it fails, `path` is as it was.
+
+        Arguments:
+            pieces: what the file holds, one behind the other
         """
         unfinished = path + NEW_SUFFIX
         handle = self.files.open(unfinished, write=True, create=True)
         try:
             self.files.truncate(handle, 0)
-            self.files.write(handle, 0, data)
+            offset = 0
+            for piece in pieces:
+                self.files.write(handle, offset, piece)
+                offset += len(piece)
             self.files.sync(handle)
         finally:
             self.files.close(handle)
@@ -209,7 +215,7 @@ class Directory:
     def write_format(self, version: int, epoch: int) -> None:
         """Make a format file with both slots, in place of what there is, durably."""
         slot = _pack_slot(version, epoch)
-        self.write_new(self.file(FORMAT_NAME), slot.ljust(_SLOT_DISTANCE, b"\0") + slot)
+        self.write_new(self.file(FORMAT_NAME), [slot.ljust(_SLOT_DISTANCE, b"\0"), slot])
         self.sync()
 
     def next_epoch(self) -> int:

@@ -54,7 +54,7 @@ from broker.store.errors import (
     UnwritableError,
 )
 from broker.store.files import Files, SystemFiles, is_full
-from broker.store.index_file import INDEX_HEADER_BYTES, IndexBuilder, IndexDamage, IndexReader
+from broker.store.index_file import IndexBuilder, IndexDamage, IndexReader
 from broker.store.log_engine import Batch, LogEngine, SegmentSpan
 from broker.store.open_segments import OpenSegments, Segment
 from broker.store.reserve import Reserve
@@ -196,8 +196,7 @@ class FileLogEngine(LogEngine):
         path = self._directory.index(base)
         handle = self._files.open(path, write=False)
         try:
-            header = self._files.read(handle, 0, INDEX_HEADER_BYTES)
-            return IndexReader(header, base).end, self._files.size(handle)
+            return IndexReader(self._files, handle, base).end, self._files.size(handle)
         except IndexDamage as damage:
             raise self._directory.corrupt(str(damage), path, damage.position) from damage
         finally:
@@ -224,14 +223,12 @@ class FileLogEngine(LogEngine):
         path = self._directory.index(segment.base)
         handle = self._files.open(path, write=False)
         try:
-            data = self._files.read(handle, 0, self._files.size(handle))
-        finally:
-            self._files.close(handle)
-        try:
-            for position, end, index in IndexReader(data, segment.base):
+            for position, end, index in IndexReader(self._files, handle, segment.base):
                 yield Batch(position, end, index, None)
         except IndexDamage as damage:
             raise self._directory.corrupt(str(damage), path, damage.position) from damage
+        finally:
+            self._files.close(handle)
 
     def _scanned_batches(self, segment: Segment) -> Iterator[Batch]:
         """The records of a segment without index; it gets one if every batch is given its own."""
@@ -432,15 +429,15 @@ class FileLogEngine(LogEngine):
         for segment in self._segments.all():
             if segment.sealed and segment.index is not None:
                 path = self._directory.index(segment.base)
-                data = segment.index.encode()
+                pieces = segment.index.pieces()
                 try:
-                    self._directory.write_new(path, data)
+                    self._directory.write_new(path, pieces)
                 except OSError as error:
                     if not is_full(error) and error.errno not in _NO_HANDLES:
                         raise self._fail("can't be synced", error) from error
                     self._remove_unfinished(os.path.basename(path) + NEW_SUFFIX)
                     return False
-                segment.index_bytes = len(data)
+                segment.index_bytes = sum(map(len, pieces))
                 segment.index = None
         return True
 

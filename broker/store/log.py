@@ -12,9 +12,9 @@ came meanwhile. Before a batch goes, `on_commit` lets those add to it who hold s
 acknowledgement that came before a publish is never in a later batch than that publish. A failed
 sync ends the broker, because the page cache can no longer be believed.
 
-*A full disk.* Publishers are blocked and told so, while what makes room again (settlements, deletions,
-the copies of cleaning) goes on in a reserve that is kept for it. Draining queues is enough: what they
-held is dead, the log is cleaned, the reserve is made whole, and publishers go on.
+*A full disk.* Publishers are blocked and told so, while what makes room again (settlements,
+deletions, the copies of cleaning) goes on in a reserve that is kept for it. Draining queues is
+enough: what they held is dead, the log is cleaned, the reserve is made whole, and publishers go on.
 
 *Cleaning.* The log is cut in segments. When too much of it is dead, the oldest segment is cleaned:
 the messages in it that still live, and the definitions that still hold, are appended again, and
@@ -473,21 +473,19 @@ class LogStore(Store):
         position = self._begin
         copied_before = self._copied_bytes
         appended_before = self._end - copied_before
-        while spans := self._next_portion(end, position):
+        while not self._closing and (spans := self._next_portion(end, position)):
             await self._copy(spans)
             position = spans[-1].end
-            if self._closing:
-                return
             copied = self._copied_bytes - copied_before
             appended = self._end - self._copied_bytes - appended_before
             if copied >= _PACE * appended:
                 # Fast enough; the disk is for the clients.
                 await self.wait_durable(self._end)
-        await self._repeat_definitions(end)
-        if self._closing:
-            return
-        self.append(Counters(self._state.last_message_id, self._state.last_queue_id))
-        await self._drop(end)
+        if not self._closing:
+            await self._repeat_definitions(end)
+        if not self._closing:
+            self.append(Counters(self._state.last_message_id, self._state.last_queue_id))
+            await self._drop(end)
 
     def _next_portion(self, end: int, position: int) -> list[Span]:
         """What lives between `position` and `end`, as much as is copied in one go."""

@@ -252,6 +252,15 @@ def is_torn_tail(data: bytes, file_offset: int) -> bool:
     return _has_unwritten_sector(data, file_offset, min(max(first, claimed), filled))
 
 
+def find_batch(data: bytes, start: int) -> int:
+    """Where the next batch with a whole first record begins, from `start` on; -1 for nowhere."""
+    while True:
+        start = _find_whole(data, start)
+        if start < 0 or data[start] >= 0x80:
+            return start
+        start += RECORD_HEAD_BYTES
+
+
 def _find_whole(data: bytes, start: int) -> int:
     """Where the next whole record begins; -1 when there is none."""
     view = memoryview(data)

@@ -13,6 +13,7 @@ from wire_methods import (
     longstr,
     properties,
     queue_declare,
+    queue_purge,
     shortstr,
 )
 
@@ -245,3 +246,49 @@ def test_many_different_publishes(client: Session) -> None:
 
     assert queue.ready_count == 3000
     assert [client.get(1, "q").body.decode() for _ in range(1500)] == keys
+
+
+HEAD = frame(1, 1, basic_publish("", "q").payload)
+BODY = frame(3, 1, b"abc")
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        frame(2, 1, content_header(3, weight=1)) + BODY,
+        frame(2, 1, content_header(3, class_id=50)) + BODY,
+        frame(2, 2, content_header(3)) + BODY,
+        frame(3, 1, content_header(3)) + BODY,
+        frame(2, 1, content_header(3)[:-1]) + BODY,
+        frame(2, 1, content_header(3))[:-1] + b"\xcd" + BODY,
+        frame(2, 1, content_header(3)) + BODY[:-1] + b"\xcd",
+        frame(2, 1, content_header(3)) + frame(3, 2, b"abc"),
+        frame(2, 1, content_header(3)) + frame(2, 1, b"abc"),
+        frame(2, 1, content_header(3)) + frame(3, 1, b"abcd"),
+        frame(2, 1, content_header(3)) + frame(3, 1, b"ab") + frame(8, 0, b"") + frame(3, 1, b"c"),
+        frame(2, 1, content_header(3)) + frame(8, 0, b"") + BODY,
+        frame(2, 1, content_header(5000)) + frame(3, 1, bytes(5000)),
+        frame(2, 1, content_header(2**63)) + BODY,
+        frame(2, 1, content_header(0)) + frame(3, 1, b""),
+        frame(2, 1, content_header(0)) + HEAD,
+        HEAD,
+        frame(3, 1, b"abc"),
+        frame(8, 0, b""),
+    ],
+    ids=range(19),
+)
+def test_irregular_content_of_a_known_publish(octets: bytes) -> None:
+    """What is answered to an irregular content does not depend on what was published before."""
+    answers = []
+    for repeated in (False, True):
+        client = World().connect(1, 2, frame_max=4096)
+        client.call(1, queue_declare("q"))
+        regular = frame(2, 1, content_header(3)) + BODY
+        client.send((HEAD + regular) * 2 if repeated else b"")
+        client.call(2, queue_purge("q"))
+        client.drop_unread()
+
+        client.send(HEAD + octets + HEAD + regular)
+
+        answers.append((client.read_frames(), client.world.queue("q").ready_count))
+    assert answers[0] == answers[1]

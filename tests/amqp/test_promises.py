@@ -641,6 +641,7 @@ def test_connection_that_ends_keeps_no_promise(
         client.expect(0, Connection.CloseOk)
     else:
         client.hang_up()
+        assert client.connection not in world.turn.waiting
 
     sync(world, store)
 

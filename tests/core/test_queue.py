@@ -5,12 +5,13 @@ from core_support import (
     Core,
     RecordingSink,
     ReleasingStore,
-    a_message,
+    a_header,
     held_core,
     memory_core,
     recorded,
 )
 
+from broker.core.message import Message
 from broker.core.queue import Entry, Queue
 from broker.core.records import Purged, Settled
 from broker.core.transaction import Settlement
@@ -681,20 +682,23 @@ def test_a_deleted_queue_releases_its_messages_without_a_record() -> None:
 
 
 def test_restored_messages_wait_in_order() -> None:
-    """They come back by their ids, some of them marked as delivered before."""
+    """They come back by their ids, some of them marked as delivered before, and then in content."""
     core = memory_core()
-    sink = RecordingSink(core.turn)
     queue = core.vhost.declare_queue("q", durable=True)
     for number, redelivered in [(3, True), (5, False)]:
-        message = a_message(b"%d" % number, persistent=True)
+        message = Message(b"", b"", b"", 4, True)
         message.message_id = number
         message.holders = 1
         queue.restore(message, redelivered)
-    core.consume(queue, sink)
-    core.run_turns()
+    assert queue.await_content(lambda: None)
+    rows = queue.begin_fetch()
+    for row in rows:
+        row.message.header_frame = a_header()
+    queue.end_fetch(rows)
+    entries = queue.ready.entries()
 
-    assert sink.bodies == [b"3", b"5"]
-    assert [delivery.redelivered for delivery in sink.deliveries] == [True, False]
+    assert [(entry.sequence, entry.redelivered) for entry in entries] == [(3, True), (5, False)]
+    assert (queue.ready_count, queue.ready_bytes, queue.unacked_count) == (2, 8, 0)
 
 
 def test_delivered_before_are_the_persistent_messages_that_came_back() -> None:
@@ -706,4 +710,4 @@ def test_delivered_before_are_the_persistent_messages_that_came_back() -> None:
     for entry in entries:
         queue.requeue(entry)
 
-    assert queue.delivered_before() == [messages[0].message_id]
+    assert queue.ready.redelivered_ids() == [messages[0].message_id]

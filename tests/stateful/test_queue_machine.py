@@ -541,5 +541,5 @@ def settled_ids(records: Sequence[Record]) -> dict[int, list[int]]:
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
-    max_examples=60 * EFFORT, stateful_step_count=50, deadline=None
+    max_examples=150 * EFFORT, stateful_step_count=50, deadline=None
 )

@@ -442,5 +442,5 @@ class VhostMachine(RuleBasedStateMachine):
 
 TestVhostMachine = VhostMachine.TestCase
 TestVhostMachine.settings = settings(
-    max_examples=60 * EFFORT, stateful_step_count=40, deadline=None
+    max_examples=150 * EFFORT, stateful_step_count=40, deadline=None
 )

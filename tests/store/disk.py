@@ -198,6 +198,14 @@ class SimulatedDisk(Files):
         """Make a file, durable at once."""
         self._names[path] = self._synced_names[path] = Node(data)
 
+    def settle(self) -> None:
+        """Make everything durable as it is, with what was done by hand."""
+        for node in self._names.values():
+            node.synced = bytes(node.content)
+            node.changes = []
+        self._synced_names = dict(self._names)
+        self._changes = []
+
     def paths(self, suffix: str = "") -> list[str]:
         """The files whose names end so."""
         return sorted(path for path in self._names if path.endswith(suffix))

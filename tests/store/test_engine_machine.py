@@ -86,8 +86,16 @@ class LogMachine(RuleBasedStateMachine):
     # What is done with it.
 
     @rule(data=batches, reserve=st.booleans())
+    def append_one(self, data: bytes, reserve: bool) -> None:
+        self.append(data, reserve)
+
     def append(self, data: bytes, reserve: bool) -> None:
         self.live(lambda: self.history.append(self.log, data, reserve))
+
+    @rule(several=st.lists(batches, min_size=5, max_size=20))
+    def append_several(self, several: list[bytes]) -> None:
+        for data in several:
+            self.append(data, False)
 
     @rule(part=st.floats(0, 1))
     def trim(self, part: float) -> None:
@@ -135,7 +143,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 MACHINE_SETTINGS = settings(
-    max_examples=200,
+    max_examples=120,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,0 +1,98 @@
+"""Waiting messages as columns: a few octets each instead of objects.
+
+A message whose content was let go is a number in the log and a place in its queue; a million of
+them as objects would take more room than their contents did. So they are rows of a block: id,
+position, size of the body and whether it was delivered before. A message that cannot be let go
+keeps its entry, in the row that its place is.
+"""
+
+from array import array
+from typing import TYPE_CHECKING, Final
+
+from broker.core.message import Message
+
+if TYPE_CHECKING:
+    from broker.core.queue import Entry
+
+#: Rows of one block: they are packed one by one, and unpacked and fetched together.
+BLOCK_ROWS: Final = 2048
+
+
+class Row:
+    """A packed message, on its way to be an entry again."""
+
+    __slots__ = ("entry", "message", "redelivered", "was_absent")
+
+    def __init__(self, message: Message, redelivered: bool, entry: "Entry | None") -> None:
+        self.message = message
+        self.redelivered = redelivered
+        #: of a message that was not packed
+        self.entry = entry
+        #: its content has to be fetched
+        self.was_absent = not message.header_frame
+
+
+class Block:
+    """Up to `BLOCK_ROWS` waiting messages in their order."""
+
+    __slots__ = ("_body_sizes", "_entries", "_ids", "_positions", "_redelivered")
+
+    def __init__(self) -> None:
+        self._ids = array("Q")
+        self._positions = array("Q")
+        self._body_sizes = array("I")
+        self._redelivered = bytearray()
+        #: entries that could not be packed, by their row
+        self._entries: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next message needs another block."""
+        return len(self._ids) >= BLOCK_ROWS
+
+    def append(self, message: Message, redelivered: bool) -> None:
+        """Pack a message that the log has and only this queue holds."""
+        self._ids.append(message.message_id)
+        self._positions.append(message.position)
+        self._body_sizes.append(message.body_size)
+        self._redelivered.append(redelivered)
+
+    def append_entry(self, entry: "Entry") -> None:
+        """Keep an entry as it is, in its place."""
+        self._entries[len(self._ids)] = entry
+        self.append(entry.message, entry.redelivered)
+
+    def persistent_ids(self) -> list[int]:
+        """The ids of the rows whose messages the log may have to be told of."""
+        return [
+            message_id
+            for row, message_id in enumerate(self._ids)
+            if row not in self._entries or self._entries[row].message.persistent
+        ]
+
+    def redelivered_ids(self) -> list[int]:
+        """The ids of messages that were delivered before, of those the log has."""
+        return [
+            message_id
+            for row, message_id in enumerate(self._ids)
+            if self._redelivered[row]
+            and (row not in self._entries or self._entries[row].message.persistent)
+        ]
+
+    def rows(self) -> list[Row]:
+        """The messages as objects; those that were packed have no content."""
+        rows: list[Row] = []
+        for row, message_id in enumerate(self._ids):
+            entry = self._entries.get(row)
+            if entry is not None:
+                rows.append(Row(entry.message, entry.redelivered, entry))
+                continue
+            message = Message(b"", b"", b"", self._body_sizes[row], True)
+            message.message_id = message_id
+            message.position = self._positions[row]
+            message.holders = 1
+            rows.append(Row(message, bool(self._redelivered[row]), None))
+        return rows
