@@ -283,6 +283,7 @@ async def test_stop_waits_for_clients_to_answer() -> None:
 
 async def test_stop_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     """A silent client has `shutdown_timeout_ms`, and is dropped then."""
+    caplog.set_level(logging.WARNING, logger="broker")
     broker = Broker(config(shutdown_timeout_ms=20))
     await broker.start()
     async with client_of(broker) as client:

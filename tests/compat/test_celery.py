@@ -1,5 +1,6 @@
 """Celery: a worker that runs tasks, retries them, returns results and can be controlled."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -63,10 +64,16 @@ def running_app(server: Server, name: str) -> Iterator[Running]:
     app.task(add, name="add", shared=False)
     app.task(flaky, name="flaky", shared=False, bind=True)
     app.task(fail, name="fail", shared=False)
-    with start_worker(
-        app, pool="solo", concurrency=1, ping_task_timeout=TIMEOUT_S, shutdown_timeout=TIMEOUT_S
-    ) as worker:
-        yield Running(app, worker, attempts)
+    root = logging.getLogger()
+    level = root.level
+    try:
+        with start_worker(
+            app, pool="solo", concurrency=1, ping_task_timeout=TIMEOUT_S, shutdown_timeout=TIMEOUT_S
+        ) as worker:
+            yield Running(app, worker, attempts)
+    finally:
+        # A worker sets the level of everybody's log.
+        root.setLevel(level)
 
 
 @pytest.fixture
