@@ -3,8 +3,9 @@
 Options of `serve` are settings of `Config`: their type, limits, default and help are read from
 there. A flag wins over the configuration file, the file over the default.
 
-Exit codes: 0 after a graceful stop; 1 when the broker could not run; 2 for a wrong flag or setting;
-128 plus the signal's number when a second SIGINT or SIGTERM forced the stop (130 or 143).
+Exit codes of `serve`: 0 after a graceful stop; 1 when the broker could not run; 2 for a wrong flag
+or setting; 128 plus the signal's number when a second SIGINT or SIGTERM forced the stop (130 or
+143).
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -25,6 +26,10 @@ from broker.broker import Broker
 from broker.config import Config, ConfigError, settings
 from broker.store.errors import StoreError
 
+if TYPE_CHECKING:
+    from broker.store.repair import Problem
+
+EXIT_DAMAGED = 1
 EXIT_USAGE = 2
 EXIT_SIGNAL = 128
 
@@ -97,6 +102,65 @@ def serve(context: click.Context, /, config: str | None, **flags: Any) -> int:
     logs.configure(settled.log_level, settled.log_format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settled))
+
+
+@leveret.group()
+def log() -> None:
+    """Look after the log in a data directory that no broker is using."""
+
+
+@log.command()
+@setting_option("data_dir", "the state directory of the user")
+@click.pass_context
+def check(context: click.Context, /, data_dir: str) -> int:
+    """Read all of the log and say what is wrong with it, and what a repair would lose.
+
+    Exit code 0 when a broker would start from it, 1 when not.
+    """
+    problems = _problems(_directory(context, data_dir))
+    return EXIT_DAMAGED if any(problem.stops_start for problem in problems) else 0
+
+
+@log.command()
+@setting_option("data_dir", "the state directory of the user")
+@click.option("--yes", is_flag=True, help="Do not ask before anything is lost.")
+@click.pass_context
+def repair(context: click.Context, /, data_dir: str, yes: bool) -> int:
+    """Check the log, say what a repair would lose, ask, and make it usable again."""
+    from broker.store.repair import repair as repair_log
+
+    directory = _directory(context, data_dir)
+    problems = _problems(directory)
+    if not any(problem.remedy for problem in problems):
+        return 0
+    if not yes:
+        click.confirm("Repair the log?", abort=True)
+    try:
+        repair_log(directory, problems)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("The log was repaired.")
+    return 0
+
+
+def _directory(context: click.Context, data_dir: str) -> str:
+    given = context.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE
+    return data_dir if given else _default_data_dir()
+
+
+def _problems(directory: str) -> "list[Problem]":
+    """What is wrong with the log in `directory`, after saying it."""
+    from broker.store.repair import check as check_log
+
+    try:
+        problems = check_log(directory)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+    for problem in problems:
+        click.echo(" ".join(each for each in (problem.text, problem.remedy, problem.loss) if each))
+    if not problems:
+        click.echo(f"The log in {directory} is sound.")
+    return problems
 
 
 async def _serve(config: Config) -> int:

@@ -266,3 +266,47 @@ def test_a_second_broker_on_a_data_directory_is_one_sentence(tmp_path: Path) -> 
     with serving(data_dir=str(tmp_path)):
         result = run("serve", "--port", "0", "--data-dir", str(tmp_path))
         assert_refused(result, 1, str(tmp_path), "another broker")
+
+
+def test_a_sound_log_is_called_sound(tmp_path: Path) -> None:
+    """`log check` says so, with exit code 0."""
+    path = str(tmp_path)
+    with serving(data_dir=path) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.end()
+    result = run("log", "check", "--data-dir", path)
+    assert (result.returncode, result.stdout) == (0, f"The log in {path} is sound.\n")
+
+
+def test_a_damaged_log_is_named_and_repaired(tmp_path: Path) -> None:
+    """A broker refuses to start, `check` says what would be lost, and `repair` makes it start."""
+    path = str(tmp_path)
+    with serving(data_dir=path) as server:
+        connection = server.connect()
+        channel = connection.channel()
+        for number in range(3):
+            channel.queue_declare(f"q{number}", durable=True)
+        connection.close()
+        server.process.kill()
+        server.end()
+    (segment,) = tmp_path.glob("*.segment")
+    octets = bytearray(segment.read_bytes())
+    octets[octets.index(b"q0")] ^= 0xFF
+    segment.write_bytes(octets)
+
+    refused = run("serve", "--port", "0", "--data-dir", path)
+    assert_refused(refused, 1, str(segment), f"leveret log repair --data-dir {path}")
+    checked = run("log", "check", "--data-dir", path)
+    assert checked.returncode == 1
+    assert "bytes are lost" in checked.stdout
+    repaired = run("log", "repair", "--data-dir", path, "--yes")
+    assert repaired.returncode == 0
+    assert repaired.stdout.endswith("The log was repaired.\n")
+    with serving(data_dir=path) as server:
+        channel = server.connect().channel()
+        assert channel.queue_declare("q2", passive=True).method.queue == "q2"
+
+
+def test_a_log_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    """There is nothing to check in an empty directory."""
+    assert_refused(run("log", "check", "--data-dir", str(tmp_path / "no")), 1, str(tmp_path / "no"))
