@@ -364,6 +364,7 @@ class LogStore(Store):
         for message, content in zip(held, contents, strict=True):
             if content is not None:
                 message.address = content.address
+                message.published_ms = content.published_ms
                 message.header_frame = content.header_frame
                 message.body_frame = content.body_frame
 

@@ -40,6 +40,7 @@ _ITEM: Final = Struct(">BI")
 _MESSAGE_ITEM: Final = Struct(">BIQQIH")
 #: the same with its one queue id behind
 _ONE_QUEUE_ITEM: Final = Struct(">BIQQIHQ")
+_QUEUE_ID: Final = Struct(">Q")
 _INNER_BYTES: Final = Struct(">I")
 
 
@@ -146,17 +147,18 @@ class Replay:
         while at < len(index):
             tag, length = _ITEM.unpack_from(index, at)
             if tag == _MESSAGE:
-                _, _, message_id, published_ms, body_size, count = _MESSAGE_ITEM.unpack_from(
-                    index, at
-                )
+                _, _, message_id, _, body_size, count = _MESSAGE_ITEM.unpack_from(index, at)
                 at += _MESSAGE_ITEM.size
-                queue_ids: tuple[int, ...] = Struct(f">{count}Q").unpack_from(index, at)
-                at += 8 * count
+                queue_ids: tuple[int, ...]
                 if count == 1:
-                    queue_ids = alone.setdefault(queue_ids[0], queue_ids)
+                    (queue_id,) = _QUEUE_ID.unpack_from(index, at)
+                    queue_ids = alone.get(queue_id) or alone.setdefault(queue_id, (queue_id,))
+                else:
+                    queue_ids = Struct(f">{count}Q").unpack_from(index, at)
+                at += 8 * count
                 message = Message(b"", b"", b"", body_size, True)
+                # When it was published comes back with its content.
                 message.message_id = message_id
-                message.published_ms = published_ms
                 self._found(message, position, length, count)
                 yield Published(message, queue_ids)
             elif tag == _WHOLE:
