@@ -51,6 +51,8 @@ _MEMORY_SHARE: Final = 8
 #: The same where nobody says how much memory there is.
 _MEMORY_BUDGET_BYTES_UNKNOWN: Final = 512 << 20
 
+#: How often a long recovery says how far it is.
+_PROGRESS_SECONDS: Final = 1.0
 #: How long to wait before a failed read is tried again.
 _FETCH_AGAIN_SECONDS: Final = 1.0
 
@@ -215,7 +217,10 @@ class Broker:
     async def _recover(self) -> None:
         """Bring back what the store has, in the order of the things that need each other."""
         assert self._loop is not None, "called by start"
-        state = await self._loop.run_in_executor(None, self._store.recover)
+        recovering = self._loop.run_in_executor(None, self._store.recover)
+        while not (await asyncio.wait((recovering,), timeout=_PROGRESS_SECONDS))[0]:
+            LOGGER.info("recovering the log: %d %%", 100 * self._store.recovered_share())
+        state = recovering.result()
         self._ids.message_id = state.last_message_id
         self._ids.queue_id = state.last_queue_id
         for exchange in state.exchanges.values():

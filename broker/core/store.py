@@ -50,6 +50,10 @@ class Store(ABC):
         Called once, after `start`; may take long and may be called in another thread.
         """
 
+    def recovered_share(self) -> float:
+        """How much of the history `recover` has gone over, from 0 to 1; asked meanwhile."""
+        return 1.0
+
     @abstractmethod
     async def start(self) -> None:
         """Become the only writer."""

@@ -116,6 +116,7 @@ class LogStore(Store):
         "_index",
         "_ledger",
         "_loop",
+        "_replay",
         "_state",
         "_tell_full",
         "_wakers",
@@ -152,6 +153,7 @@ class LogStore(Store):
         self._committing = False
         #: who waits for a position, as (position, future)
         self._wakers: list[tuple[int, asyncio.Future[None]]] = []
+        self._replay: Replay | None = None
         #: the definitions that hold, and the last ids; the messages are the ledger's
         self._state = State()
         self._cleaner: asyncio.Task[None] | None = None
@@ -401,7 +403,8 @@ class LogStore(Store):
         await self._loop.run_in_executor(self._worker, self._engine.acquire)
 
     def recover(self) -> State:
-        state = fold(Replay(self._engine, self._ledger).records())
+        self._replay = Replay(self._engine, self._ledger)
+        state = fold(self._replay.records())
         for record in state.messages.values():
             message = record.message
             self._ledger.revive(
@@ -417,6 +420,9 @@ class LogStore(Store):
             self._end = self._engine.append(frame, whole_item(frame), True)
         self.durable = self._end
         return state
+
+    def recovered_share(self) -> float:
+        return 0.0 if self._replay is None else self._replay.share()
 
     async def close(self) -> None:
         self._closing = True

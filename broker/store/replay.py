@@ -98,10 +98,21 @@ class Replay:
         self._ledger = ledger
         #: the ids of a message's queues are the same for many messages, so they are shared
         self._alone: dict[int, tuple[int, ...]] = {}
+        #: how far it has come
+        self._position = 0
+
+    def share(self) -> float:
+        """How much of the log was gone over, from 0 to 1."""
+        segments = self._engine.segments()
+        if not segments:
+            return 0.0
+        begin, end = segments[0].base, segments[-1].end
+        return (self._position - begin) / max(1, end - begin)
 
     def records(self) -> Iterator[Record]:
         """Every record. Raises FormatError and what the engine raises."""
         for batch in self._engine.batches():
+            self._position = batch.position
             if batch.index is not None:
                 yield from self._from_index(batch.index, batch.position)
             else:
