@@ -7,15 +7,12 @@ keeps its entry, in the row that its place is.
 """
 
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from broker.core.message import Message
 
 if TYPE_CHECKING:
     from broker.core.queue import Entry
-
-#: Rows of one block: they are packed one by one, and unpacked and fetched together.
-BLOCK_ROWS: Final = 2048
 
 
 class Row:
@@ -33,11 +30,16 @@ class Row:
 
 
 class Block:
-    """Up to `BLOCK_ROWS` waiting messages in their order."""
+    """Some waiting messages in their order: packed one by one, unpacked and fetched together.
 
-    __slots__ = ("_body_sizes", "_entries", "_ids", "_positions", "_redelivered")
+    Arguments:
+        rows_max: how many they may be.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_body_sizes", "_entries", "_ids", "_positions", "_redelivered", "_rows_max")
+
+    def __init__(self, rows_max: int) -> None:
+        self._rows_max = rows_max
         self._ids = array("Q")
         self._positions = array("Q")
         self._body_sizes = array("I")
@@ -51,7 +53,7 @@ class Block:
     @property
     def is_full(self) -> bool:
         """Whether the next message needs another block."""
-        return len(self._ids) >= BLOCK_ROWS
+        return len(self._ids) >= self._rows_max
 
     def append(self, message: Message, redelivered: bool) -> None:
         """Pack a message that the log has and only this queue holds."""

@@ -21,6 +21,9 @@ from broker.core.message import Message
 if TYPE_CHECKING:
     from broker.core.queue import Queue
 
+#: Messages at the head of a long queue that stay in memory.
+WINDOW: Final = 2048
+
 #: What a content takes beside the octets of the body, roughly.
 CONTENT_OVERHEAD_BYTES: Final = 500
 
@@ -34,13 +37,15 @@ class Memory:
     """The budget of one node.
 
     Arguments:
-        budget_bytes: 0 for no limit.
+        budget_bytes: 0 for no limit; then nothing is ever packed.
+        window: how many messages at the head of a long queue stay, and are fetched together.
     """
 
-    __slots__ = ("_queues", "budget_bytes", "used_bytes")
+    __slots__ = ("_queues", "budget_bytes", "used_bytes", "window")
 
-    def __init__(self, budget_bytes: int = 0) -> None:
+    def __init__(self, budget_bytes: int = 0, window: int = WINDOW) -> None:
         self.budget_bytes = budget_bytes
+        self.window = window if budget_bytes else 0
         #: waiting messages that are in memory, roughly
         self.used_bytes = 0
         #: queues with messages that may go

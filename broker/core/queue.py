@@ -17,7 +17,7 @@ from broker.core.consumer import Consumer, Rotation
 from broker.core.message import Message
 from broker.core.packed import Row
 from broker.core.paging import CONTENT_OVERHEAD_BYTES, Memory, content_bytes
-from broker.core.ready import WINDOW, Ready
+from broker.core.ready import Ready
 from broker.core.records import Purged, Settled
 from broker.core.store import Store
 from broker.core.turn import Budget, Turn
@@ -127,7 +127,7 @@ class Queue(Destination):
         self.exclusive_consumer = False
         self._rotation = Rotation()
         self._memory = memory if memory is not None else Memory()
-        self.ready = Ready(WINDOW if durable and self._memory.budget_bytes else 0)
+        self.ready = Ready(self._memory.window if durable else 0)
         #: messages that wait, and the octets of their bodies
         self.ready_count = 0
         self.ready_bytes = 0

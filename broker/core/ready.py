@@ -21,24 +21,21 @@ without gaps.
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from broker.core.message import Message
-from broker.core.packed import BLOCK_ROWS, Block, Row
+from broker.core.packed import Block, Row
 from broker.core.paging import content_bytes
 
 if TYPE_CHECKING:
     from broker.core.queue import Entry
-
-#: Messages at the head of a long queue that stay in memory.
-WINDOW: Final = BLOCK_ROWS
 
 
 class Ready:
     """Waiting entries, first in, first out by sequence.
 
     Arguments:
-        window: length from which on the queue is split; 0 for never.
+        window: length from which on the queue is split, and that of its blocks; 0 for never.
     """
 
     __slots__ = (
@@ -143,7 +140,7 @@ class Ready:
 
     def _last_block(self) -> Block:
         if not self._middle or self._middle[-1].is_full:
-            self._middle.append(Block())
+            self._middle.append(Block(self._window))
         return self._middle[-1]
 
     def pack(self, durable: int) -> int:
