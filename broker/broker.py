@@ -24,6 +24,7 @@ from broker.auth import Users
 from broker.config import Config
 from broker.core.clock import Clock
 from broker.core.ids import Ids
+from broker.core.message import Message
 from broker.core.node import Node
 from broker.core.packed import Row
 from broker.core.paging import Memory
@@ -231,12 +232,17 @@ class Broker:
         }
         for bound in state.bindings.values():
             self._vhost(bound.vhost).restore_binding(bound)
-        messages = state.messages
-        for message_id in sorted(messages):
-            # Let go of one by one: a queue keeps a few octets of each.
-            record = messages.pop(message_id)
+        shared: dict[int, list[Message]] = {}
+        for message_id in sorted(state.shared):
+            record = state.shared[message_id]
             for queue_id in record.queue_ids:
-                queues[queue_id].restore(record.message, state.is_redelivered(queue_id, message_id))
+                shared.setdefault(queue_id, []).append(record.message)
+        for queue_id, queue in queues.items():
+            queue.restore(
+                state.columns.pop(queue_id, None),
+                shared.pop(queue_id, []),
+                None if not state.stopped else state.delivered.get(queue_id, frozenset()),
+            )
 
     def _vhost(self, name: str) -> VirtualHost:
         """The vhost called `name`, which may have been another default when it was recorded."""

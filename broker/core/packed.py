@@ -55,17 +55,32 @@ class Block:
         """Whether the next message needs another block."""
         return len(self._ids) >= self._rows_max
 
-    def append(self, message: Message, redelivered: bool) -> None:
+    @property
+    def room(self) -> int:
+        """How many more messages it takes."""
+        return self._rows_max - len(self._ids)
+
+    def append(self, message_id: int, position: int, body_size: int, redelivered: bool) -> None:
         """Pack a message that the log has and only this queue holds."""
-        self._ids.append(message.message_id)
-        self._positions.append(message.position)
-        self._body_sizes.append(message.body_size)
+        self._ids.append(message_id)
+        self._positions.append(position)
+        self._body_sizes.append(body_size)
         self._redelivered.append(redelivered)
+
+    def extend(
+        self, ids: "array[int]", positions: "array[int]", body_sizes: "array[int]", marks: bytes
+    ) -> None:
+        """Pack many such messages; `marks` says of each whether it was delivered before."""
+        self._ids.extend(ids)
+        self._positions.extend(positions)
+        self._body_sizes.extend(body_sizes)
+        self._redelivered.extend(marks)
 
     def append_entry(self, entry: "Entry") -> None:
         """Keep an entry as it is, in its place."""
         self._entries[len(self._ids)] = entry
-        self.append(entry.message, entry.redelivered)
+        message = entry.message
+        self.append(message.message_id, message.position, message.body_size, entry.redelivered)
 
     def persistent_ids(self) -> list[int]:
         """The ids of the rows whose messages the log may have to be told of."""

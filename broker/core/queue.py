@@ -9,10 +9,11 @@ turn's budget, because its input was already paid for; draining what waited is w
 bounds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.binding import Destination
+from broker.core.columns import Columns
 from broker.core.consumer import Consumer, Rotation
 from broker.core.message import Message
 from broker.core.packed import Row
@@ -180,16 +181,39 @@ class Queue(Destination):
         self._memory.used_bytes += content_bytes(entry.message)
         self.note()
 
-    def restore(self, message: Message, redelivered: bool) -> None:
-        """Take a message back after a restart, without content; in the order of their ids."""
-        if message.holders == 1:
-            self.ready.restore(message, redelivered)
-        else:
-            entry = Entry(self, message, message.message_id)
-            entry.redelivered = redelivered
-            self.ready.restore_entry(entry)
-        self.ready_count += 1
-        self.ready_bytes += message.body_size
+    def restore(
+        self,
+        columns: Columns | None,
+        shared: Sequence[Message],
+        delivered: frozenset[int] | None,
+    ) -> None:
+        """Take messages back after a restart, without their contents.
+
+        Arguments:
+            columns: those that only this queue holds.
+            shared: those that other queues hold too, by rising ids.
+            delivered: ids of those that were delivered before; None when any may have been.
+        """
+        if columns is not None and not shared and columns.is_in_order():
+            for run in columns.runs():
+                self.ready.restore_run(run, _marks(run.ids, delivered))
+                self.ready_count += len(run.ids)
+                self.ready_bytes += sum(run.body_sizes)
+            return
+        rows = [] if columns is None else list(columns.rows())
+        others = {message.message_id: message for message in shared}
+        rows += [(message.message_id, 0, message.body_size) for message in shared]
+        for message_id, position, body_size in sorted(rows):
+            redelivered = delivered is None or message_id in delivered
+            self.ready_count += 1
+            self.ready_bytes += body_size
+            other = others.get(message_id)
+            if other is not None:
+                entry = Entry(self, other, message_id)
+                entry.redelivered = redelivered
+                self.ready.restore_entry(entry)
+            else:
+                self.ready.restore(message_id, position, body_size, redelivered)
 
     # Messages go out.
 
@@ -432,3 +456,12 @@ class Queue(Destination):
         for consumer in consumers:
             self.remove_consumer(consumer)
         return consumers
+
+
+def _marks(message_ids: Sequence[int], delivered: frozenset[int] | None) -> bytes:
+    """An octet for each id: 1 for a message that may have been delivered before."""
+    if delivered is None:
+        return b"\x01" * len(message_ids)
+    if not delivered:
+        return bytes(len(message_ids))
+    return bytes([message_id in delivered for message_id in message_ids])

@@ -21,14 +21,18 @@ without gaps.
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from broker.core.columns import Run
 from broker.core.message import Message
 from broker.core.packed import Block, Row
-from broker.core.paging import content_bytes
+from broker.core.paging import CONTENT_OVERHEAD_BYTES, content_bytes
 
 if TYPE_CHECKING:
     from broker.core.queue import Entry
+
+#: Rows of a block where there is no window: after a restart, in a queue that is never split.
+_BLOCK_ROWS: Final = 1024
 
 
 class Ready:
@@ -126,11 +130,27 @@ class Ready:
         """Whether the next block should be fetched by now."""
         return len(self._head) < self._window // 2 and bool(self._middle) and not self._coming
 
-    def restore(self, message: Message, redelivered: bool) -> None:
+    def restore(self, message_id: int, position: int, body_size: int, redelivered: bool) -> None:
         """Append a packed message after a restart."""
         self._split = True
-        self._last_block().append(message, redelivered)
-        self.absent_bytes += content_bytes(message)
+        self._last_block().append(message_id, position, body_size, redelivered)
+        self.absent_bytes += body_size + CONTENT_OVERHEAD_BYTES
+
+    def restore_run(self, run: Run, redelivered: bytes) -> None:
+        """Append many packed messages after a restart; `redelivered` has an octet for each."""
+        self._split = True
+        row = 0
+        while row < len(run.ids):
+            block = self._last_block()
+            end = min(len(run.ids), row + block.room)
+            block.extend(
+                run.ids[row:end],
+                run.positions[row:end],
+                run.body_sizes[row:end],
+                redelivered[row:end],
+            )
+            row = end
+        self.absent_bytes += sum(run.body_sizes) + len(run.ids) * CONTENT_OVERHEAD_BYTES
 
     def restore_entry(self, entry: "Entry") -> None:
         """Append a message after a restart that several queues hold."""
@@ -140,7 +160,7 @@ class Ready:
 
     def _last_block(self) -> Block:
         if not self._middle or self._middle[-1].is_full:
-            self._middle.append(Block(self._window))
+            self._middle.append(Block(self._window or _BLOCK_ROWS))
         return self._middle[-1]
 
     def pack(self, durable: int) -> int:
@@ -161,7 +181,9 @@ class Ready:
         if message.position >= durable:
             return -1
         self._tail.popleft()
-        self._last_block().append(message, entry.redelivered)
+        self._last_block().append(
+            message.message_id, message.position, message.body_size, entry.redelivered
+        )
         size = content_bytes(message)
         self.absent_bytes += size
         return size

@@ -19,6 +19,8 @@ suffice:
 
 from collections.abc import Iterable, Sequence
 
+from broker.core.columns import Columns
+from broker.core.message import Message
 from broker.core.records import (
     BindingRecord,
     Bound,
@@ -50,13 +52,14 @@ class State:
     __slots__ = (
         "bindings",
         "bindings_at",
+        "columns",
         "definition_bytes",
         "delivered",
         "exchanges",
         "last_message_id",
         "last_queue_id",
-        "messages",
         "queues",
+        "shared",
         "stopped",
     )
 
@@ -68,14 +71,29 @@ class State:
         self.bindings_at: dict[End, dict[BindingKey, None]] = {}
         #: octets of the records of all these definitions
         self.definition_bytes = 0
-        #: messages that some queue holds, by id; `queue_ids` has those queues
-        self.messages: dict[int, Published] = {}
+        #: messages written for several queues, by id; `queue_ids` has those that hold them
+        self.shared: dict[int, Published] = {}
+        #: messages written for one queue, by its id
+        self.columns: dict[int, Columns] = {}
         self.last_message_id = 0
         self.last_queue_id = 0
         #: whether the history ends with a clean stop
         self.stopped = False
         #: after a clean stop, exactly the messages of each queue that had been delivered
         self.delivered: dict[int, frozenset[int]] = {}
+
+    @property
+    def messages(self) -> dict[int, Published]:
+        """All messages that some queue holds, by id, as objects: for those who have few."""
+        messages = dict(self.shared)
+        for queue_id, columns in self.columns.items():
+            for message_id, position, body_size in columns.rows():
+                message = Message(b"", b"", b"", body_size, True)
+                message.message_id = message_id
+                message.position = position
+                message.holders = 1
+                messages[message_id] = Published(message, (queue_id,))
+        return messages
 
     def without_messages(self) -> "State":
         """The same definitions and counters, kept on behalf of a history that goes on."""
@@ -132,9 +150,7 @@ def fold(records: Iterable[Record]) -> State:
 
 def _apply(state: State, record: Record) -> None:
     if isinstance(record, Published):
-        message_id = record.message.message_id
-        state.messages[message_id] = record
-        state.last_message_id = max(state.last_message_id, message_id)
+        _publish(state, record)
     elif isinstance(record, Settled):
         for message_id in record.message_ids:
             _settle(state, record.queue_id, message_id)
@@ -153,8 +169,31 @@ def _apply(state: State, record: Record) -> None:
         apply_definition(state, record)
 
 
+def _publish(state: State, record: Published) -> None:
+    message = record.message
+    message_id = message.message_id
+    queue_ids = record.queue_ids
+    if message_id <= state.last_message_id:
+        # It was written before: this is a copy, or several queues come to know of it late.
+        state.shared.pop(message_id, None)
+        for columns in state.columns.values() if len(queue_ids) > 1 else ():
+            columns.remove(message_id)
+    if len(queue_ids) > 1:
+        state.shared[message_id] = record
+    else:
+        queue_id = queue_ids[0]
+        columns = state.columns.get(queue_id) or state.columns.setdefault(queue_id, Columns())
+        if message_id <= state.last_message_id:
+            columns.remove(message_id)
+        columns.add(message_id, message.position, message.body_size)
+    state.last_message_id = max(state.last_message_id, message_id)
+
+
 def _settle(state: State, queue_id: int, message_id: int) -> None:
-    record = state.messages.get(message_id)
+    columns = state.columns.get(queue_id)
+    if columns is not None and columns.remove(message_id):
+        return
+    record = state.shared.get(message_id)
     if record is not None:
         _hold(state, record, [holder for holder in record.queue_ids if holder != queue_id])
 
@@ -164,14 +203,18 @@ def _hold(state: State, record: Published, queue_ids: Sequence[int]) -> None:
     if queue_ids:
         record.queue_ids = queue_ids
     else:
-        del state.messages[record.message.message_id]
+        del state.shared[record.message.message_id]
 
 
 def _drop_orphans(state: State) -> None:
     """A queue that is gone took its messages with it."""
     queues = state.queues
+    for queue_id in [queue_id for queue_id in state.columns if queue_id not in queues]:
+        del state.columns[queue_id]
+    for columns in state.columns.values():
+        columns.settle()
     orphans: list[Published] = []
-    for record in state.messages.values():
+    for record in state.shared.values():
         for queue_id in record.queue_ids:
             if queue_id not in queues:
                 orphans.append(record)

@@ -109,6 +109,21 @@ class Ledger:
         if written_for > 1:
             self._holders[message_id] = set(queue_ids)
 
+    def revive_run(self, positions: Sequence[int]) -> None:
+        """The records found at these rising positions live, each for the one queue it names."""
+        found = self._positions
+        lengths = self._lengths
+        alive = self._alive
+        row = 0
+        size = 0
+        for position in positions:
+            if row >= len(found) or found[row] != position:
+                row = bisect_left(found, position, row)
+            alive[row] = 1
+            size += lengths[row]
+            row += 1
+        self.live_bytes += size
+
     # Messages go.
 
     def settle(self, queue_id: int, message_ids: Sequence[int]) -> None:

@@ -405,12 +405,15 @@ class LogStore(Store):
     def recover(self) -> State:
         self._replay = Replay(self._engine, self._ledger)
         state = fold(self._replay.records())
-        for record in state.messages.values():
+        for record in state.shared.values():
             message = record.message
             self._ledger.revive(
                 message.message_id, message.position, record.queue_ids, message.holders
             )
             message.holders = len(record.queue_ids)
+        for columns in state.columns.values():
+            for run in columns.runs():
+                self._ledger.revive_run(run.positions)
         self._state = state.without_messages()
         self._begin = self._engine.begin
         self._end = self._engine.end

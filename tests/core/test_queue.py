@@ -11,7 +11,7 @@ from core_support import (
     recorded,
 )
 
-from broker.core.message import Message
+from broker.core.columns import Columns
 from broker.core.queue import Entry, Queue
 from broker.core.records import Purged, Settled
 from broker.core.transaction import Settlement
@@ -685,11 +685,11 @@ def test_restored_messages_wait_in_order() -> None:
     """They come back by their ids, some of them marked as delivered before, and then in content."""
     core = memory_core()
     queue = core.vhost.declare_queue("q", durable=True)
-    for number, redelivered in [(3, True), (5, False)]:
-        message = Message(b"", b"", b"", 4, True)
-        message.message_id = number
-        message.holders = 1
-        queue.restore(message, redelivered)
+    columns = Columns()
+    columns.add(3, 30, 4)
+    columns.add(5, 50, 4)
+    columns.settle()
+    queue.restore(columns, [], frozenset({3}))
     assert queue.await_content(lambda: None)
     rows = queue.begin_fetch()
     for row in rows:

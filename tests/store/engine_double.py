@@ -70,8 +70,8 @@ class Disk:
         self.trimmed: list[StoredSegment] = []
         self.epoch = 0
         self.locked = False
-        #: most octets that segments took together
-        self.peak_bytes = 0
+        #: positions that cannot be read
+        self.unreadable: set[int] = set()
 
     @property
     def size_bytes(self) -> int:
@@ -136,6 +136,8 @@ class MemoryLogEngine(LogEngine):
         self._epoch = 0
         self._recovered = False
         self.closed = False
+        #: raised by recovery
+        self.batches_error: Exception | None = None
         #: raised by the next append, once
         self.append_error: Exception | None = None
         #: raised by the next trim, once
@@ -160,6 +162,8 @@ class MemoryLogEngine(LogEngine):
 
     def batches(self) -> Iterator[Batch]:
         self._check_alive()
+        if self.batches_error is not None:
+            raise self.batches_error
         for segment in self.disk.segments:
             for stored in segment.batches:
                 if stored.index is None or not (segment.sealed and self.disk.indexed):
@@ -195,7 +199,6 @@ class MemoryLogEngine(LogEngine):
         if self.cut_power:
             disk.unsynced = batch
             raise PowerCut("The power was cut.")
-        disk.peak_bytes = max(disk.peak_bytes, disk.size_bytes)
         self.appended.append(len(data))
         return batch.end
 
@@ -209,13 +212,14 @@ class MemoryLogEngine(LogEngine):
     def _read(self, position: int, length: int) -> bytes:
         if position < self.begin:
             raise TrimmedError(f"Position {position} is gone.", position)
+        if position in self.disk.unreadable:
+            raise CorruptError("The file can't be read.", "file", position, "Mend it.")
         for segment in self.disk.segments:
             for batch in segment.batches:
                 if batch.position <= position < batch.end:
                     start = position - batch.position
                     octets = batch.data[start : start + length]
-                    if len(octets) < length:
-                        raise CorruptError("The file ends early.", "file", position, "Mend it.")
+                    assert len(octets) == length, "a read lies within one batch"
                     return octets
         raise AssertionError(f"nothing was appended at position {position}")
 
