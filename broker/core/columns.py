@@ -62,6 +62,19 @@ class Columns:
         run.body_sizes.append(body_size)
         run.alive.append(1)
 
+    def extend(self, ids: "array[int]", positions: "array[int]", body_sizes: "array[int]") -> bool:
+        """Add new messages; returns False, having added none, when their ids do not rise."""
+        run = self._runs[0]
+        if (run.ids and run.ids[-1] >= ids[0]) or any(
+            before >= after for before, after in pairwise(ids)
+        ):
+            return False
+        run.ids.extend(ids)
+        run.positions.extend(positions)
+        run.body_sizes.extend(body_sizes)
+        run.alive.extend(b"\x01" * len(ids))
+        return True
+
     def remove(self, message_id: int) -> bool:
         """The queue is done with a message; returns whether it was here."""
         run, row = self._next_run, self._next_row

@@ -31,6 +31,7 @@ from broker.core.records import (
     ExchangeDeclared,
     ExchangeDeleted,
     Published,
+    PublishedTogether,
     QueueDeclared,
     QueueDeleted,
     Record,
@@ -151,6 +152,8 @@ def fold(records: Iterable[Record]) -> State:
 def _apply(state: State, record: Record) -> None:
     if isinstance(record, Published):
         _publish(state, record)
+    elif isinstance(record, PublishedTogether):
+        _publish_together(state, record)
     elif isinstance(record, Settled):
         for message_id in record.message_ids:
             _settle(state, record.queue_id, message_id)
@@ -187,6 +190,23 @@ def _publish(state: State, record: Published) -> None:
             columns.remove(message_id)
         columns.add(message_id, message.position, message.body_size)
     state.last_message_id = max(state.last_message_id, message_id)
+
+
+def _publish_together(state: State, record: PublishedTogether) -> None:
+    ids = record.message_ids
+    queue_id = record.queue_id
+    columns = state.columns.get(queue_id) or state.columns.setdefault(queue_id, Columns())
+    if ids[0] > state.last_message_id and columns.extend(ids, record.positions, record.body_sizes):
+        state.last_message_id = ids[-1]
+        return
+    for message_id, position, body_size in zip(
+        ids, record.positions, record.body_sizes, strict=True
+    ):
+        if message_id <= state.last_message_id:
+            state.shared.pop(message_id, None)
+            columns.remove(message_id)
+        columns.add(message_id, position, body_size)
+        state.last_message_id = max(state.last_message_id, message_id)
 
 
 def _settle(state: State, queue_id: int, message_id: int) -> None:

@@ -94,6 +94,15 @@ class Ledger:
         self._ids.append(message_id)
         self._alive.append(0)
 
+    def add_recovered_run(
+        self, message_ids: "array[int]", positions: "array[int]", lengths: "array[int]"
+    ) -> None:
+        """Many records were found, one behind the other."""
+        self._ids.extend(message_ids)
+        self._positions.extend(positions)
+        self._lengths.extend(lengths)
+        self._alive.extend(bytes(len(message_ids)))
+
     def revive(
         self, message_id: int, position: int, queue_ids: Sequence[int], written_for: int
     ) -> None:

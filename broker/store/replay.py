@@ -25,7 +25,7 @@ from typing import Final
 
 from broker.core.message import Message
 from broker.core.record_codec import COMMITTED, PUBLISHED, UnreadableRecord, decode
-from broker.core.records import Committed, Definition, Published, Record
+from broker.core.records import Committed, Definition, Published, PublishedTogether, Record
 from broker.store.errors import FormatError
 from broker.store.ledger import Ledger
 from broker.store.log_engine import LogEngine
@@ -96,8 +96,6 @@ class Replay:
     def __init__(self, engine: LogEngine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
-        #: the ids of a message's queues are the same for many messages, so they are shared
-        self._alone: dict[int, tuple[int, ...]] = {}
         #: how far it has come
         self._position = 0
 
@@ -154,18 +152,29 @@ class Replay:
     def _from_index(self, index: bytes, position: int) -> Iterator[Record]:
         """The records of a batch, from its items."""
         at = 0
-        alone = self._alone
+        together: PublishedTogether | None = None
         while at < len(index):
             tag, length = _ITEM.unpack_from(index, at)
             if tag == _MESSAGE:
                 _, _, message_id, _, body_size, count = _MESSAGE_ITEM.unpack_from(index, at)
                 at += _MESSAGE_ITEM.size
-                queue_ids: tuple[int, ...]
                 if count == 1:
                     (queue_id,) = _QUEUE_ID.unpack_from(index, at)
-                    queue_ids = alone.get(queue_id) or alone.setdefault(queue_id, (queue_id,))
-                else:
-                    queue_ids = Struct(f">{count}Q").unpack_from(index, at)
+                    at += 8
+                    if together is None or together.queue_id != queue_id:
+                        if together is not None:
+                            yield self._found_together(together)
+                        together = PublishedTogether(queue_id)
+                    together.message_ids.append(message_id)
+                    together.positions.append(position)
+                    together.body_sizes.append(body_size)
+                    together.lengths.append(length)
+                    position += length
+                    continue
+                if together is not None:
+                    yield self._found_together(together)
+                    together = None
+                queue_ids = Struct(f">{count}Q").unpack_from(index, at)
                 at += 8 * count
                 message = Message(b"", b"", b"", body_size, True)
                 # When it was published comes back with its content.
@@ -173,6 +182,9 @@ class Replay:
                 self._found(message, position, length, count)
                 yield Published(message, queue_ids)
             elif tag == _WHOLE:
+                if together is not None:
+                    yield self._found_together(together)
+                    together = None
                 start = at + _ITEM.size
                 at = start + length
                 scan = Scan(index, start, at, checked=False)
@@ -183,6 +195,9 @@ class Replay:
                 _place(record, position, length)
                 yield record
             elif tag == _TRANSACTION:
+                if together is not None:
+                    yield self._found_together(together)
+                    together = None
                 (inner_bytes,) = _INNER_BYTES.unpack_from(index, at + _ITEM.size)
                 start = at + _ITEM.size + _INNER_BYTES.size
                 at = start + inner_bytes
@@ -192,6 +207,12 @@ class Replay:
                 assert tag == _HOLE, "the engine checked the index"
                 at += _ITEM.size
             position += length
+        if together is not None:
+            yield self._found_together(together)
+
+    def _found_together(self, record: PublishedTogether) -> PublishedTogether:
+        self._ledger.add_recovered_run(record.message_ids, record.positions, record.lengths)
+        return record
 
     def _found(self, message: Message, position: int, length: int, queues: int) -> None:
         message.position = position

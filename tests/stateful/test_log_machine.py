@@ -516,7 +516,9 @@ class LogMachine(RuleBasedStateMachine):
     # The end of a life.
 
     @rule(
-        how=st.sampled_from(("crash", "crash", "stop", "crash in stop", "crash in start")),
+        how=st.sampled_from(
+            ("crash", "crash in commit", "stop", "crash in stop", "crash in start")
+        ),
         kept=kept_records,
         restored=st.integers(0, 1),
         choices=st.lists(numbers, min_size=1, max_size=8),
@@ -528,9 +530,11 @@ class LogMachine(RuleBasedStateMachine):
     ) -> None:
         """A life ends and another begins."""
         self.disk.indexed = index
-        if how == "crash":
-            if passing:
-                self.pass_through(count=passing, also={0, 1}, choices=choices)
+        if how.startswith("crash") and passing:
+            self.pass_through(count=passing, also={0, 1}, choices=choices)
+        if how in ("crash", "crash in commit"):
+            if how == "crash in commit":
+                self.commit(publishes=[{0, 1}, {2}], settled=[(0, Settlement.ACK)])
             self.loop.step()
             self.crash(kept, restored)
             self.start()
