@@ -409,7 +409,7 @@ class Broker:
 
     async def _fetch(self, queue: Queue, rows: list[Row]) -> None:
         """Read the contents that `queue` wants; a failure is logged and tried again."""
-        messages = [row.message for row in rows if row.was_absent]
+        messages = [row.message for row in rows if not row.message.header_frame]
         while True:
             try:
                 await self._store.fetch(messages)

@@ -1,7 +1,8 @@
 """An event loop that a test turns by hand, threads included.
 
 What is given to a thread waits as a *job* until the test runs it, on the spot. So the order in
-which callbacks and threads take their turns is the test's choice, and the same each time.
+which callbacks and threads take their turns is the test's choice, and the same each time. Time
+stands still until the test lets it pass.
 """
 
 import asyncio
@@ -52,12 +53,21 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         #: not yet run, oldest first
         self.jobs: list[Job] = []
         self._more_to_do = False
+        self._now = 0.0
 
     def __enter__(self) -> "SteppedLoop":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.abandon()
+
+    def time(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; what is due then runs with the next step."""
+        self._now += seconds
+        self._more_to_do = True
 
     def call_soon(
         self,

@@ -20,13 +20,15 @@ class Row:
 
     __slots__ = ("entry", "message", "redelivered", "was_absent")
 
-    def __init__(self, message: Message, redelivered: bool, entry: "Entry | None") -> None:
+    def __init__(
+        self, message: Message, redelivered: bool, entry: "Entry | None", was_absent: bool
+    ) -> None:
         self.message = message
         self.redelivered = redelivered
         #: of a message that was not packed
         self.entry = entry
-        #: its content has to be fetched
-        self.was_absent = not message.header_frame
+        #: it was put here without its content, which another queue may have fetched meanwhile
+        self.was_absent = was_absent
 
 
 class Block:
@@ -36,7 +38,15 @@ class Block:
         rows_max: how many they may be.
     """
 
-    __slots__ = ("_body_sizes", "_entries", "_ids", "_positions", "_redelivered", "_rows_max")
+    __slots__ = (
+        "_absent_entries",
+        "_body_sizes",
+        "_entries",
+        "_ids",
+        "_positions",
+        "_redelivered",
+        "_rows_max",
+    )
 
     def __init__(self, rows_max: int) -> None:
         self._rows_max = rows_max
@@ -46,6 +56,8 @@ class Block:
         self._redelivered = bytearray()
         #: entries that could not be packed, by their row
         self._entries: dict[int, Entry] = {}
+        #: those of them that had no content
+        self._absent_entries: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -78,8 +90,11 @@ class Block:
 
     def append_entry(self, entry: "Entry") -> None:
         """Keep an entry as it is, in its place."""
-        self._entries[len(self._ids)] = entry
         message = entry.message
+        row = len(self._ids)
+        self._entries[row] = entry
+        if not message.header_frame:
+            self._absent_entries.add(row)
         self.append(message.message_id, message.position, message.body_size, entry.redelivered)
 
     def persistent_ids(self) -> list[int]:
@@ -105,11 +120,12 @@ class Block:
         for row, message_id in enumerate(self._ids):
             entry = self._entries.get(row)
             if entry is not None:
-                rows.append(Row(entry.message, entry.redelivered, entry))
+                was_absent = row in self._absent_entries
+                rows.append(Row(entry.message, entry.redelivered, entry, was_absent))
                 continue
             message = Message(b"", b"", b"", self._body_sizes[row], True)
             message.message_id = message_id
             message.position = self._positions[row]
             message.holders = 1
-            rows.append(Row(message, bool(self._redelivered[row]), None))
+            rows.append(Row(message, bool(self._redelivered[row]), None, True))
         return rows

@@ -300,7 +300,7 @@ class Queue(Destination):
             self._turn.note()
 
     def begin_fetch(self) -> list[Row]:
-        """The next waiting messages to be fetched, those of them that `was_absent`."""
+        """The next waiting messages, of which those without content are to be fetched."""
         return self.ready.begin_fetch()
 
     def end_fetch(self, rows: list[Row]) -> None:

@@ -104,7 +104,8 @@ class Replay:
         segments = self._engine.segments()
         if not segments:
             return 0.0
-        begin, end = segments[0].base, segments[-1].end
+        # Where the last segment ends is not known before it was read.
+        begin, end = segments[0].base, max(segments[-1].end, self._position)
         return (self._position - begin) / max(1, end - begin)
 
     def records(self) -> Iterator[Record]:

@@ -146,3 +146,25 @@ def test_what_cannot_be_read_leaves_the_queue() -> None:
 
     assert queue.ready_count == 3
     assert taken(queue, 3) == [6, 7, 8]
+
+
+def test_a_content_that_several_queues_want_counts_for_each() -> None:
+    """After a restart one queue fetches what another holds too: both give back what they count."""
+    first, memory, _ = a_queue(1 << 20)
+    second = Queue(
+        "r", 2, QueueArguments.EMPTY, MemoryStore(), Turn(nobody), durable=True, memory=memory
+    )
+    messages: list[Message] = []
+    for message_id in range(1, WINDOW):
+        message = Message(b"\0\1q", b"", b"", 4, True)
+        message.message_id = message_id
+        message.holders = 2
+        messages.append(message)
+    for queue in (first, second):
+        queue.restore(None, messages, None)
+    for queue in (first, second):
+        rows = queue.begin_fetch()
+        read(rows)
+        queue.end_fetch(rows)
+        taken(queue, len(messages))
+        assert (memory.used_bytes, queue.ready.absent_bytes) == (0, 0)

@@ -13,7 +13,13 @@ records.
 
 from collections.abc import Iterator, Sequence
 
-from broker.store.errors import CorruptError, LockedError, StoreError, TrimmedError
+from broker.store.errors import (
+    CorruptError,
+    DiskFullError,
+    LockedError,
+    StoreError,
+    TrimmedError,
+)
 from broker.store.log_engine import Batch, LogEngine, SegmentSpan
 from broker.store.segment import Scan, mark_batch
 
@@ -70,6 +76,9 @@ class Disk:
         self.trimmed: list[StoredSegment] = []
         self.epoch = 0
         self.locked = False
+        #: there is room in the reserve only, and whether there is some
+        self.full = False
+        self.reserve = True
         #: positions that cannot be read
         self.unreadable: set[int] = set()
 
@@ -183,6 +192,8 @@ class MemoryLogEngine(LogEngine):
         if error is not None:
             raise error
         disk = self.disk
+        if disk.full and not (reserve and disk.reserve):
+            raise DiskFullError("The disk is full.")
         # What was trimmed before a later sync of the directory is gone for good.
         newest = disk.segments[-1] if disk.segments else None
         if newest is None or newest.sealed or newest.size + len(data) > disk.segment_bytes:
@@ -233,7 +244,8 @@ class MemoryLogEngine(LogEngine):
             self.disk.trimmed.append(segments.pop(0))
 
     def refill(self) -> bool:
-        return True
+        self._check_alive()
+        return not self.disk.full
 
     def close(self) -> None:
         if not self.closed and self.disk.epoch == self._epoch:
@@ -256,7 +268,7 @@ class MemoryLogEngine(LogEngine):
 
     @property
     def reserve_is_whole(self) -> bool:
-        return True
+        return not self.disk.full
 
     def segments(self) -> list[SegmentSpan]:
         return [
