@@ -416,12 +416,11 @@ class LogStore(Store):
                 self._ledger.revive_run(run.positions)
         self._state = state.without_messages()
         self._begin = self._engine.begin
-        self._end = self._engine.end
+        self._end = self.durable = self._engine.end
         if state.stopped:
             # A delivery leaves no trace, so from here on the clean stop must not be the end.
             frame = self._other(Started(), self._end)
-            self._end = self._engine.append(frame, whole_item(frame), True)
-        self.durable = self._end
+            self._end = self.durable = self._engine.append(frame, whole_item(frame), True)
         return state
 
     def recovered_share(self) -> float:

@@ -209,6 +209,7 @@ class MemoryLogEngine(LogEngine):
         newest.batches.append(batch)
         if self.cut_power:
             disk.unsynced = batch
+            self._epoch = 0
             raise PowerCut("The power was cut.")
         self.appended.append(len(data))
         return batch.end
