@@ -12,6 +12,6 @@ async def test_nothing_promised_is_lost_by_kill_9(tmp_path: Path) -> None:
     await loop.run(rounds=5)
 
     assert loop.violations == [], loop.report()
-    # A broker that is killed while it starts is started again in the same round.
+    # A round may end one more life, in which there were deliveries alone.
     assert loop.counts["killed"] + loop.counts["stopped"] >= 6
     assert loop.counts["confirmed"] > 0
